@@ -1,0 +1,1 @@
+"""The LipService policy server: collects pattern counts, makes sampling policies."""
