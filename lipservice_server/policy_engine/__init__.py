@@ -1,0 +1,38 @@
+"""
+Makes policies: weights from an LLM or from the built-in rules, rates from the optimizer.
+
+    generate(request, settings=..., clock=...) -> GenerationResult
+
+`generate` never raises for anything that a provider does, and never waits longer than
+`EngineSettings.timeout_seconds`: whatever goes wrong, it answers with a policy from the built-in
+weights and says why. The mechanism and its threat model are in docs/server/generation.md.
+"""
+
+from __future__ import annotations
+
+from lipservice_server.policy_engine.generation import generate, provider_problem
+from lipservice_server.policy_engine.model import (
+    DEFAULT_MEAN_BYTES,
+    PROVIDERS,
+    Clamp,
+    EngineSettings,
+    GenerationRequest,
+    GenerationResult,
+    PatternJudgement,
+    PatternRow,
+    Provider,
+)
+
+__all__ = [
+    "DEFAULT_MEAN_BYTES",
+    "PROVIDERS",
+    "Clamp",
+    "EngineSettings",
+    "GenerationRequest",
+    "GenerationResult",
+    "PatternJudgement",
+    "PatternRow",
+    "Provider",
+    "generate",
+    "provider_problem",
+]
