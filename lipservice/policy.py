@@ -31,7 +31,10 @@ _MAX_WORD_LENGTH: Final = 200
 _MAX_TEXT: Final = 100_000
 _MAX_KEEP_FIRST: Final = 1_000_000
 _MAX_BOOST: Final = 1_000_000.0
-_NO_RATES: Final[Mapping[str, float]] = MappingProxyType({})
+
+
+def _no_rates() -> Mapping[str, float]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,11 @@ class SamplingPolicy:
     #: Bound on kept, unprotected records a minute and process; None: no bound.
     max_logs_per_minute: int | None = None
     #: Rate of each severity (canonical names), 0 to 1.
-    severity_rates: Mapping[str, float] = _NO_RATES
+    severity_rates: Mapping[str, float] = field(default_factory=_no_rates)
     #: Number of the policy version; None for a policy that no server made.
     version: int | None = None
     #: Rate of each signature, 0 to 1.
-    pattern_rates: Mapping[str, float] = _NO_RATES
+    pattern_rates: Mapping[str, float] = field(default_factory=_no_rates)
     #: Factor on rates while an anomaly lasts, at least 1.
     anomaly_boost: float = DEFAULT_ANOMALY_BOOST
     #: First records of a pattern that a process keeps, at least 0.
@@ -159,7 +162,7 @@ def _rate(value: object, name: str) -> float:
 
 def _rates(value: object, name: str) -> Mapping[str, float]:
     if value is None:
-        return _NO_RATES
+        return _no_rates()
     if not isinstance(value, Mapping):
         raise PolicyError(f"{name} is an object of rates, not {type(value).__name__}")
     if len(value) > _MAX_PATTERN_RATES:

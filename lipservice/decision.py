@@ -1,0 +1,49 @@
+"""What the engine answers: the decision about one record, and the totals over all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lipservice.patterns import Cell
+
+
+class Decision(NamedTuple):
+    """
+    Why and with which weight a record is kept. Immutable.
+
+    A named tuple, because one is made for each record that a rate keeps.
+    """
+
+    #: 16 hex digits that name the pattern; "" if it could not be computed.
+    signature: str
+    #: Probability with which this record was kept, above 0, at most 1.
+    rate: float
+    #: 1/rate: how many records this one stands for.
+    weight: float
+    #: "error", "protected", "first", "rate", "shadow", "reentered" or "doubt".
+    rule: str
+    #: Version (or id) of the policy that was in force; None if there was none.
+    policy: str | None = None
+    #: The cell that would like to know the record's size, or None.
+    unmeasured: Cell | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """
+    What happened to all records of a process.
+
+    `seen == kept + dropped + capped`, where in shadow mode `shadowed` of the dropped and capped
+    were let pass all the same.
+    """
+
+    seen: int = 0
+    kept: int = 0
+    #: Dropped by a rate.
+    dropped: int = 0
+    #: Dropped by `max_logs_per_minute`.
+    capped: int = 0
+    #: Would have been dropped, were it not for shadow mode.
+    shadowed: int = 0

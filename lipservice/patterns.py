@@ -1,0 +1,210 @@
+"""
+Patterns and their exact counts.
+
+A `Cell` is one pattern at one severity; it carries the countdown that decides and, with it, the
+counts. A `SeverityTable` finds the cell of a message. Nothing here knows policies or time: the
+rules that arm a cell are in `lipservice._engine`.
+
+Invariants of a cell (docs/explanation/exact-counts.md says why they hold under threads):
+
+- `seen == base - left`, always.
+- `left > 0`: that many more records are dropped. `left <= KEEP_ALL`: every record is kept.
+  Otherwise the next record takes the slow path, under the engine's lock.
+- Outside the slow path only `left` changes, and only by 1 in one straight line of bytecode that
+  holds no call and no backward jump, so that CPython with a GIL cannot switch threads within it.
+- `seen == kept + dropped + capped`; what was dropped is not stored, it follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from lipservice.severity import PROTECTED_SEVERITIES
+
+if TYPE_CHECKING:
+    from lipservice.decision import Decision
+
+#: `left` at or below this keeps every record. Small enough that a countdown never gets there,
+#: large enough that half a thousand million decrements stay one-digit integers of CPython.
+KEEP_ALL: Final = -(1 << 29)
+
+#: Signature and template under which a report shows what did not fit into the pattern table.
+OVERFLOW_SIGNATURE: Final = "overflow"
+OVERFLOW_TEMPLATE: Final = "<overflow>"
+
+#: Bytes of a key that are stored for people and for the policy's words.
+MAX_STORED_KEY: Final = 1024
+
+# Bounds of the look-up caches of one severity. They hold texts that lead to a cell; what is
+# dropped from them is found again through its signature.
+_MAX_TEXTS: Final = 8192
+_MAX_TEXT_LENGTH: Final = 512
+_MAX_TEXT_BYTES: Final = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PatternStats:
+    """Counts of one pattern; a snapshot, safe to share."""
+
+    #: 16 hex digits (LSIG-1), or "overflow".
+    signature: str
+    #: The message with its variables replaced by `<*>`; holds no value of a variable.
+    template: str
+    #: Records seen, exact.
+    count: int
+    #: Records kept, exact.
+    kept: int
+    #: Bytes of the records seen: `count` times the mean size of those that were measured.
+    bytes: int
+    #: Records seen of each severity; they add up to `count`.
+    severity_distribution: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    #: When the first record came (aware, UTC).
+    first_seen: datetime | None = None
+    #: When the last record came, to the resolution of the background thread's tick.
+    last_seen: datetime | None = None
+    #: The rate in force (of the least severe unprotected cell), 0 to 1.
+    sampling_rate: float = 1.0
+
+
+class Cell:
+    """One pattern at one severity: its countdown and its counts."""
+
+    __slots__ = (
+        "base",
+        "capped",
+        "first_seen",
+        "if_dropped",
+        "if_kept",
+        "kept",
+        "key",
+        "last_seen",
+        "left",
+        "protected",
+        "rate",
+        "reported",
+        "reported_kept",
+        "retired",
+        "rule",
+        "shadowed",
+        "signature",
+        "sized",
+        "sized_bytes",
+        "steady",
+        "table",
+        "ticked",
+        "volume",
+    )
+
+    def __init__(self, table: SeverityTable, signature: str, key: bytes, now: float) -> None:
+        self.left = 0
+        self.base = 0
+        self.kept = 0  # up to the last arming, by the rules (whatever shadow mode let pass)
+        self.capped = 0  # dropped by the window of max_logs_per_minute
+        self.rate = 1.0  # the probability under which the running gap was drawn
+        self.rule = "first"
+        self.steady = 0.0  # 1 / ln(1 - rate) while nothing but the rate decides, else 0
+        self.if_dropped: Decision | None = None  # the hot path's answers; shadow lets pass
+        self.if_kept: Decision | None = None
+        self.shadowed = 0  # see shadowed_of
+        self.sized = 0  # records measured, and their bytes
+        self.sized_bytes = 0
+        self.reported = 0  # seen and let pass, at the last drain
+        self.reported_kept = 0
+        self.ticked = 0  # seen at the last tick
+        self.volume = 0.0  # decayed count, see lipservice._anomaly
+        self.protected = False
+        self.retired = False
+        self.signature = signature
+        self.key = key
+        self.table = table
+        self.first_seen = now
+        self.last_seen = now
+
+    def mean_size(self) -> float:
+        """Mean bytes of the records measured so far; the key's length before the first."""
+        return self.sized_bytes / self.sized if self.sized else float(len(self.key) + 1)
+
+
+def counts_of(cell: Cell) -> tuple[int, int]:
+    """Seen and kept by the rules, as one consistent snapshot (under the engine's lock)."""
+    left = cell.left  # read once: the hot path may change it at any moment
+    running = KEEP_ALL - left if left <= KEEP_ALL else 0
+    return cell.base - left, cell.kept + running
+
+
+def shadowed_of(cell: Cell, seen: int, kept: int) -> int:
+    """
+    How many records passed only because of shadow mode.
+
+    While a cell is in shadow, `shadowed` lacks the drops of the time before, so that adding all
+    drops gives those in shadow.
+    """
+    return cell.shadowed + (seen - kept if cell.if_dropped is not None else 0)
+
+
+class SeverityTable:
+    """The cells of one severity, by signature, and bounded caches from texts to them."""
+
+    __slots__ = (
+        "formats",
+        "index",
+        "messages",
+        "overflow",
+        "overflow_protected",
+        "protected",
+        "severity",
+        "texts",
+        "texts_bytes",
+    )
+
+    def __init__(self, severity: str, now: float) -> None:
+        self.severity = severity
+        self.protected = severity in PROTECTED_SEVERITIES
+        self.index: dict[str, Cell] = {}
+        #: Messages without a digit, as they come.
+        self.messages: dict[str, Cell] = {}
+        #: Format strings of calls that had arguments.
+        self.formats: dict[str, Cell] = {}
+        #: Folded messages (lipservice.signature.fold).
+        self.texts: dict[bytes, Cell] = {}
+        self.texts_bytes = 0
+        self.overflow = Cell(self, OVERFLOW_SIGNATURE, b"", now)
+        self.overflow_protected = Cell(self, OVERFLOW_SIGNATURE, b"", now)
+        self.overflow_protected.protected = True
+
+    def remember_message(self, message: str, cell: Cell) -> None:
+        """Let the hot path find *cell* by this very message."""
+        if len(message) <= _MAX_TEXT_LENGTH:
+            if len(self.messages) >= _MAX_TEXTS:
+                self.messages.clear()
+            self.messages[message] = cell
+
+    def remember_format(self, format_string: str, cell: Cell) -> None:
+        """Let the hot path find *cell* by this very format string."""
+        if len(format_string) <= _MAX_TEXT_LENGTH:
+            if len(self.formats) >= _MAX_TEXTS:
+                self.formats.clear()
+            self.formats[format_string] = cell
+
+    def remember_text(self, folded: bytes, cell: Cell) -> None:
+        """Find *cell* by this folded message without computing its key again."""
+        if len(folded) <= _MAX_TEXT_LENGTH:
+            if len(self.texts) >= _MAX_TEXTS or self.texts_bytes >= _MAX_TEXT_BYTES:
+                self.forget_texts()
+            self.texts[folded] = cell
+            self.texts_bytes += len(folded)
+
+    def forget_texts(self) -> None:
+        """Empty the caches; the index stays."""
+        self.messages.clear()
+        self.formats.clear()
+        self.texts.clear()
+        self.texts_bytes = 0
+
+    def every_cell(self) -> list[Cell]:
+        """All cells with the overflow buckets, as a list of its own."""
+        return [*self.index.values(), self.overflow, self.overflow_protected]
