@@ -10,7 +10,7 @@ weights and says why. The mechanism and its threat model are in docs/server/gene
 
 from __future__ import annotations
 
-from lipservice_server.policy_engine.generation import generate, provider_problem
+from lipservice_server.policy_engine.generation import generate
 from lipservice_server.policy_engine.model import (
     DEFAULT_MEAN_BYTES,
     PROVIDERS,
@@ -22,6 +22,7 @@ from lipservice_server.policy_engine.model import (
     PatternRow,
     Provider,
 )
+from lipservice_server.policy_engine.providers import provider_problem
 
 __all__ = [
     "DEFAULT_MEAN_BYTES",

@@ -7,15 +7,18 @@ Rule: this module imports no other of the engine, so that every one of them may 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from lipservice.exceptions import ConfigurationError
 from lipservice.policy import DEFAULT_KEEP_FIRST, SamplingPolicy
 from lipservice.severity import severity_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
 
 Provider = Literal["openai", "anthropic", "builtin"]
 
@@ -34,13 +37,13 @@ class PatternRow:
 
     #: Name of the pattern, at most 128 characters.
     signature: str
-    #: Records in the window, finite and at least 0.
+    #: Records in the window, 0 to 1e18.
     count: float
     #: The message with its variables as `<*>`; empty where a report did not carry it.
     template: str = ""
     #: The severity that most of its records have, in any spelling that `severity_name` reads.
     severity: str = "INFO"
-    #: Mean size of a record in bytes, above 0; None: not measured.
+    #: Mean size of a record in bytes, above 0 and at most 1e9; None: not measured.
     mean_bytes: float | None = None
     #: First time that any instance reported it (aware); None: not known.
     first_seen: datetime | None = None
@@ -49,12 +52,18 @@ class PatternRow:
 
     def __post_init__(self) -> None:
         _require(0 < len(self.signature) <= 128, "signature holds 1 to 128 characters")
-        _require(_finite(self.count) and self.count >= 0, "count is a finite number, at least 0")
+        _require(_within(self.count, 1e18), "count lies between 0 and 1e18")
         size = self.mean_bytes
-        _require(size is None or (_finite(size) and size > 0), "mean_bytes is finite and above 0")
+        _require(
+            size is None or (_within(size, 1e9) and size > 0),
+            "mean_bytes lies above 0 and at most 1e9",
+        )
         _require_aware(self.first_seen, "first_seen")
         for name, count in self.severity_distribution.items():
-            _require(_finite(count) and count >= 0, f"severity_distribution[{name!r:.40}] is >= 0")
+            _require(
+                _within(count, 1e18),
+                f"severity_distribution[{name!r:.40}] lies between 0 and 1e18",
+            )
         object.__setattr__(self, "severity", severity_name(self.severity))
 
 
@@ -119,15 +128,22 @@ class EngineSettings:
     #: An OpenAI-compatible endpoint, such as http://127.0.0.1:11434/v1; None: OpenAI's own.
     openai_base_url: str | None = None
     openai_model: str = "gpt-5.4-mini"
-    #: Value of `reasoning_effort`; None leaves it out, as models that do not reason need. The
-    #: answer has to come within `timeout_seconds`, so more than "low" is seldom of use.
-    openai_reasoning_effort: str | None = "none"
+    #: Value of `reasoning_effort`; None leaves it out, as models that do not reason need. "auto":
+    #: "none" at OpenAI's own endpoint, left out elsewhere. The answer has to come within
+    #: `timeout_seconds`, so more than "low" is seldom of use.
+    openai_reasoning_effort: str | None = "auto"
+    #: Name of the field that bounds the answer. "auto": `max_completion_tokens` at OpenAI's own
+    #: endpoint, where newer models refuse the old name; `max_tokens` elsewhere, as several
+    #: compatible servers silently ignore the new one.
+    openai_output_limit: Literal["auto", "max_completion_tokens", "max_tokens"] = "auto"
     anthropic_api_key: str | None = field(default=None, repr=False)
     #: None: Anthropic's own endpoint.
     anthropic_base_url: str | None = None
     anthropic_model: str = "claude-haiku-5-5"
     #: Value of `output_config.effort`; None leaves it out, as models without efforts need.
     anthropic_effort: str | None = "low"
+    #: Value of `thinking.type`; None leaves it out, as models that always think need.
+    anthropic_thinking: str | None = "disabled"
     #: Time for a whole generation's calls in seconds, a retry among them, above 0.
     timeout_seconds: float = 30.0
     #: Patterns shown to a model; the others get their built-in weight.
@@ -144,6 +160,8 @@ class EngineSettings:
     def __post_init__(self) -> None:
         timeout = self.timeout_seconds
         _require(_finite(timeout) and timeout > 0, "timeout_seconds is finite and above 0")
+        _require_web_address(self.openai_base_url, "openai_base_url")
+        _require_web_address(self.anthropic_base_url, "anthropic_base_url")
         for name in ("max_prompt_patterns", "max_template_length", "max_output_tokens"):
             _require(getattr(self, name) >= 1, f"{name} is at least 1")
         _require(self.max_words >= 0, "max_words is at least 0")
@@ -209,6 +227,10 @@ def _finite(value: float) -> bool:
     return not isinstance(value, bool) and math.isfinite(value)
 
 
+def _within(value: float, most: float) -> bool:
+    return not isinstance(value, bool) and 0 <= value <= most
+
+
 def _require(holds: bool, rule: str) -> None:
     if not holds:
         raise ConfigurationError(rule)
@@ -216,3 +238,11 @@ def _require(holds: bool, rule: str) -> None:
 
 def _require_aware(moment: datetime | None, name: str) -> None:
     _require(moment is None or moment.tzinfo is not None, f"{name} carries its time zone")
+
+
+def _require_web_address(url: str | None, name: str) -> None:
+    if url is None:
+        return
+    parts = urlsplit(url)
+    fine = parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc
+    _require(bool(fine), f"{name} is an http or https address without a user name in it")
