@@ -1,0 +1,1 @@
+"""Slow, plain implementations to compare the product with."""
