@@ -1,0 +1,207 @@
+"""The report for a terminal: one sentence, then tables that fit its width."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lipservice.cli.console import Console, fit, safe, width_of
+from lipservice.simulation import wording
+from lipservice.simulation.report import DEFAULT_PRICE, PatternRow, Report
+
+#: Patterns that are shown where `--top` does not say.
+DEFAULT_TOP: Final = 20
+_BAR: Final = 10
+_NARROW: Final = 84
+
+_COLOURS: Final = {
+    "CRITICAL": ("bold", "red"),
+    "ERROR": ("red",),
+    "WARNING": ("yellow",),
+    "INFO": ("green",),
+    "DEBUG": ("blue",),
+    "TRACE": ("dim",),
+}
+_SHORT: Final = {"CRITICAL": "CRIT", "WARNING": "WARN"}
+
+
+def print_report(report: Report, console: Console, top: int = DEFAULT_TOP) -> None:
+    """
+    Write the report.
+
+    Args:
+        report: what to show.
+        console: where to.
+        top: how many patterns the table has.
+    """
+    _print_head(report, console)
+    _print_result(report, console)
+    if report.rows:
+        print_patterns(report, console, top)
+        _print_comparison(report, console)
+    _print_notes(report, console)
+
+
+def _print_head(report: Report, console: Console) -> None:
+    read = report.input
+    console.line(console.style(safe(report.title), "bold"))
+    inputs = f" in {len(read.names):,} inputs" if len(read.names) > 1 else ""
+    volume = f"{read.records:,} records, {wording.bytes_words(read.bytes)}{inputs}"
+    _fact(console, "Read", volume + (f"; {_formats_words(report)}" if read.formats else ""))
+    _fact(console, "Time", _time_words(report))
+    _fact(console, "Severity", _severity_words(report))
+    _fact(console, "Patterns", wording.pattern_words(report))
+    for trouble in read.troubles:
+        _fact(console, "Note", console.style(safe(trouble), "yellow"))
+    console.line()
+
+
+def _fact(console: Console, name: str, text: str) -> None:
+    indent = " " * 12
+    lines = _wrap(text, console.width - len(indent))
+    console.line("  " + console.style(f"{name:<10}", "dim") + lines[0])
+    for line in lines[1:]:
+        console.line(indent + line)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and width_of(line) + 1 + width_of(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
+def _formats_words(report: Report) -> str:
+    formats = report.input.formats
+    lines = max(sum(formats.values()), 1)
+    shown = [
+        safe(name) if count == lines else f"{safe(name)} ({wording.percent(count / lines)})"
+        for name, count in list(formats.items())[:4]
+    ]
+    more = f" and {len(formats) - 4} more" if len(formats) > 4 else ""
+    return "format " + ", ".join(shown) + more
+
+
+def _time_words(report: Report) -> str:
+    read = report.input
+    if read.first is None or read.last is None or read.span is None:
+        return "no timestamps found"
+    words = f"{wording.time_words(read.first)} to {wording.time_words(read.last)}"
+    words += f" ({wording.span_words(read.span)}"
+    if read.per_minute is not None and read.span >= 60:
+        words += f", {wording.rate_of_records(read.per_minute)}"
+    words += ")"
+    if read.timed < read.records:
+        words += f"; {read.records - read.timed:,} records without a time"
+    return words
+
+
+def _severity_words(report: Report) -> str:
+    read = report.input
+    shown = [
+        f"{name} {wording.percent(records / max(read.records, 1))}"
+        for name, (records, _) in report.severities().items()
+    ]
+    words = ", ".join(shown) or "-"
+    if read.unlevelled:
+        words += f"; {read.unlevelled:,} records do not say theirs and count as INFO"
+    return words
+
+
+def _print_result(report: Report, console: Console) -> None:
+    if not report.rows:
+        console.line("No log records were found.")
+        console.line()
+        return
+    for line in _wrap(wording.headline(report), console.width - 2):
+        console.line("  " + console.style(line, "bold", "green"))
+    for text in (wording.missed_target(report), wording.first_records_words(report)):
+        for line in _wrap(text, console.width - 2) if text else ():
+            console.line("  " + line)
+    console.line()
+
+
+def print_patterns(report: Report, console: Console, top: int) -> None:
+    """Write the table of the *top* patterns by volume."""
+    if top <= 0:
+        return
+    bars = console.width >= _NARROW
+    template_width = max(console.width - (56 if bars else 45), 12)
+    head = (
+        f"  {'PATTERN':<{template_width}} {'LEVEL':<5} {'RECORDS':>9} "
+        f"{'SHARE':>7} {'RATE':>8} {'KEPT':>9}"
+    )
+    console.line(console.style(head + (f"  {'SEEN/KEPT':<{_BAR}}" if bars else ""), "dim"))
+    total = max(report.outcome.bytes, 1.0)
+    most = max(row.bytes for row in report.rows)
+    for row in report.rows[:top]:
+        console.line(_table_row(row, console, template_width, total, most if bars else 0))
+    _print_rest(report, console, top)
+    console.line()
+
+
+def _table_row(row: PatternRow, console: Console, width: int, total: float, most: int) -> str:
+    template = fit(safe(row.template) or "(empty message)", width)
+    level = f"{_SHORT.get(row.severity, row.severity):<5}"
+    rate = "always" if row.protection else wording.percent(row.rate)
+    line = (
+        f"  {template} {console.style(level, *_COLOURS[row.severity])} {row.count:>9,} "
+        f"{wording.percent(row.bytes / total):>7} "
+        f"{console.style(f'{rate:>8}', *(('cyan',) if row.protection else ()))} "
+        f"{wording.count_words(row.kept_records):>9}"
+    )
+    return f"{line}  {_bar(row, console, most)}" if most else line
+
+
+def _bar(row: PatternRow, console: Console, most: int) -> str:
+    """A bar as long as the volume; its full part is what is kept."""
+    eighths = "▏▎▍▌▋▊▉█"
+    seen = max(1, round(_BAR * row.bytes / most))
+    kept = _BAR * row.kept_bytes / most
+    full = int(kept)
+    part = int((kept - full) * 8)
+    solid = "█" * full + (eighths[part - 1] if part and full < _BAR else "")
+    if not solid:
+        solid = "▏"
+    return console.style(solid, *_COLOURS[row.severity]) + console.style(
+        "░" * (max(seen, len(solid)) - len(solid)), "dim"
+    )
+
+
+def _print_rest(report: Report, console: Console, top: int) -> None:
+    rest = report.rows[top:]
+    if not rest:
+        return
+    total = max(report.outcome.bytes, 1.0)
+    size = sum(row.bytes for row in rest)
+    kept = sum(row.kept_bytes for row in rest)
+    text = (
+        f"  and {len(rest):,} more patterns: {wording.percent(size / total)} of the bytes, "
+        f"of which {wording.percent(kept / size if size else 1.0)} is kept "
+        f"(--top {len(report.rows)} shows all)"
+    )
+    console.line(console.style(text, "dim"))
+
+
+def _print_comparison(report: Report, console: Console) -> None:
+    if report.outcome.kept_share >= 1.0:
+        return
+    name = "LipService" if report.cost_target is not None else "this policy"
+    console.line(
+        console.style(f"  {'AT THE SAME VOLUME':<34} {name:>12} {'uniform sampling':>18}", "dim")
+    )
+    for what, here, uniform in wording.comparison(report):
+        console.line(f"  {what:<34} {console.style(f'{here:>12}', 'bold')} {uniform:>18}")
+    console.line()
+
+
+def _print_notes(report: Report, console: Console) -> None:
+    notes = [*report.notes]
+    if report.rows:
+        notes.append(wording.price_words(report, DEFAULT_PRICE))
+    for note in notes:
+        for line in _wrap(note, console.width - 2):
+            console.line("  " + console.style(line, "dim"))
