@@ -31,6 +31,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
 
 from lipservice import _anomaly
+from lipservice._fork import on_fork, reset_if_forked
 from lipservice._throttle import MinuteWindow
 from lipservice.decision import Decision, Totals
 from lipservice.patterns import (
@@ -129,6 +130,7 @@ class DecisionEngine:
         self._start_afresh()
         if policy is not None:
             self.apply_policy(policy)
+        on_fork(self)
 
     def _start_afresh(self) -> None:
         """Everything that a process counts on its own, from zero."""
@@ -280,7 +282,7 @@ class DecisionEngine:
         key = key_of_folded(folded)
         signature = signature_of_key(key)
         if _getpid() != self._pid:
-            self._reset_after_fork()
+            reset_if_forked()
             table = self._tables[table.severity]
         with self._lock:
             if self._busy:
@@ -318,7 +320,7 @@ class DecisionEngine:
             # function can come in between. Who holds the lock has set `steady` to 0 before.
             if cell.left == 0 and cell.steady == steady: cell.kept += 1; cell.base += gap + 1; cell.left = gap; return _kept_at(cell, self._policy_name)  # noqa: E501, E701, E702  # fmt: skip
         if _getpid() != self._pid:
-            self._reset_after_fork()  # the host forked behind Python's back; never lock before this
+            reset_if_forked()  # the host forked behind Python's back; never lock before this
         with self._lock:
             if self._busy:
                 return self._settle_reentered(cell)
@@ -694,8 +696,6 @@ class DecisionEngine:
 
     def _reset_after_fork(self) -> None:
         """In a forked child: the inherited counts are the parent's, the lock may be held."""
-        if _getpid() == self._pid:
-            return
         self._rng.seed()
         policy = self._policy
         self._window = None
@@ -780,7 +780,7 @@ def _joined(a: PatternStats, b: PatternStats) -> PatternStats:
         kept=a.kept + b.kept,
         bytes=a.bytes + b.bytes,
         severity_distribution=MappingProxyType(severities),
-        first_seen=min(filter(None, (a.first_seen, b.first_seen)), default=None),
-        last_seen=max(filter(None, (a.last_seen, b.last_seen)), default=None),
+        first_seen=min(a.first_seen, b.first_seen),
+        last_seen=max(a.last_seen, b.last_seen),
         sampling_rate=min(a.sampling_rate, b.sampling_rate),
     )

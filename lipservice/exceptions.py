@@ -4,7 +4,7 @@ What LipService raises, and only at its boundary: construction, configuration, C
     LipServiceError
     ├── ConfigurationError (ValueError)   a parameter or setting is wrong; the message names it
     ├── PolicyError (ValueError)          a policy document is wrong; the message names the field
-    └── MissingExtraError (ImportError)   an optional dependency is absent; the message says how to get it
+    └── MissingExtraError (ImportError)   a dependency is absent; the message says how to get it
 
 Inside a running application nothing is raised. This module imports nothing of ours, so that
 every other one may import it.

@@ -18,9 +18,8 @@ Invariants of a cell (docs/explanation/exact-counts.md says why they hold under 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from lipservice.severity import PROTECTED_SEVERITIES
@@ -60,14 +59,14 @@ class PatternStats:
     kept: int
     #: Bytes of the records seen: `count` times the mean size of those that were measured.
     bytes: int
-    #: Records seen of each severity; they add up to `count`.
-    severity_distribution: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     #: When the first record came (aware, UTC).
-    first_seen: datetime | None = None
+    first_seen: datetime
     #: When the last record came, to the resolution of the background thread's tick.
-    last_seen: datetime | None = None
-    #: The rate in force (of the least severe unprotected cell), 0 to 1.
-    sampling_rate: float = 1.0
+    last_seen: datetime
+    #: The rate in force, 0 to 1; the lowest, if the pattern comes at several severities.
+    sampling_rate: float
+    #: Records seen of each severity; they add up to `count`.
+    severity_distribution: Mapping[str, int]
 
 
 class Cell:

@@ -1,0 +1,93 @@
+"""
+Sampling never comes by surprise: what the logger `lipservice` tells at INFO.
+
+The first drop, every policy change and a summary each report interval are one record each. They
+are written by the background thread, never in the application's calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from lipservice.decision import Totals
+from lipservice.policy import SamplingPolicy
+
+_logger: Final = logging.getLogger("lipservice")
+
+
+class Notices:
+    """
+    Compares what it is shown with what it was shown before. Used by one thread.
+
+    Args:
+        service_name: What is sampled.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, service_name: str | None, clock: Callable[[], float]) -> None:
+        self._of = f" of {service_name}" if service_name else ""
+        self._clock = clock
+        self._policy: SamplingPolicy | None = None
+        self._dropped = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Start counting an interval anew (also in a forked child)."""
+        self._since = self._clock()
+        self._told = Totals()
+
+    def look(self, policy: SamplingPolicy | None, totals: Totals) -> None:
+        """Tell a new policy and the first drop."""
+        if policy is not self._policy:
+            self._policy = policy
+            _tell("sampling%s by policy %s", self._of, _describe(policy))
+        if not self._dropped and totals.dropped + totals.capped > 0:
+            self._dropped = True
+            _tell(
+                "first records%s are dropped: kept %s of %s so far; every ERROR is kept",
+                self._of,
+                f"{totals.kept:,}",
+                f"{totals.seen:,}",
+            )
+
+    def summarise(self, policy: SamplingPolicy | None, totals: Totals) -> None:
+        """Tell what happened since the last summary, if anything did."""
+        told, self._told = self._told, totals
+        since, self._since = self._since, self._clock()
+        seen = totals.seen - told.seen
+        if seen <= 0:
+            return
+        capped = totals.capped - told.capped
+        let_pass = totals.shadowed - told.shadowed
+        _tell(
+            "kept %s of %s records%s in %.0f s by policy %s%s%s",
+            f"{totals.kept - told.kept:,}",
+            f"{seen:,}",
+            self._of,
+            self._since - since,
+            _name(policy),
+            f"; the limit dropped {capped:,}" if capped else "",
+            f"; shadow mode let {let_pass:,} others pass" if let_pass else "",
+        )
+
+
+def _tell(text: str, *args: object) -> None:
+    with contextlib.suppress(Exception):  # the application's logging is broken: nobody to tell
+        _logger.info(text, *args)
+
+
+def _name(policy: SamplingPolicy | None) -> str:
+    if policy is None:
+        return "none"
+    return policy.policy_id if policy.version is None else f"{policy.policy_id} v{policy.version}"
+
+
+def _describe(policy: SamplingPolicy | None) -> str:
+    if policy is None:
+        return "none: everything is kept"
+    shadow = ", in shadow: nothing is dropped" if policy.mode == "shadow" else ""
+    rates = f"{policy.sampling_rate:.4g} by default, {len(policy.pattern_rates):,} patterns apart"
+    return f"{_name(policy)} ({rates}{shadow})"

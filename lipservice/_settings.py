@@ -1,0 +1,228 @@
+"""
+From parameters and the environment to a sampler; the one table of settings.
+
+A parameter that is given wins over its environment variable. Equal settings share one sampler, so
+that the same filter on two handlers counts a record once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from lipservice._complaints import Complaints
+from lipservice.exceptions import ConfigurationError
+from lipservice.policy import SamplingPolicy
+from lipservice.sampler import AdaptiveSampler
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What makes a sampler; see docs/reference/settings.md."""
+
+    service_name: str | None = None
+    lipservice_url: str | None = None
+    api_key: str | None = None
+    cost_target: float | None = None
+    policy_file: str | None = None
+    policy_cache: str | None = None
+    policy_refresh_interval: float = 300.0
+    pattern_report_interval: float = 600.0
+    max_pattern_cache_size: int = 10_000
+    max_logs_per_minute: int | None = None
+    keep_first: int = 10
+    protect: tuple[str, ...] = ()
+    shadow: bool = False
+    notices: bool = True
+
+    def __post_init__(self) -> None:
+        # JSON and dictConfig bring lists.
+        object.__setattr__(self, "protect", _words(self.protect))
+
+
+def _truth(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in {"1", "true", "yes", "on"}:
+        return True
+    if lowered in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError(text)
+
+
+#: Setting -> its environment variable and how its text is read.
+ENVIRONMENT: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "service_name": ("LIPSERVICE_SERVICE_NAME", str),
+    "lipservice_url": ("LIPSERVICE_URL", str),
+    "api_key": ("LIPSERVICE_API_KEY", str),
+    "cost_target": ("LIPSERVICE_COST_TARGET", float),
+    "policy_file": ("LIPSERVICE_POLICY_FILE", str),
+    "policy_cache": ("LIPSERVICE_POLICY_CACHE", str),
+    "policy_refresh_interval": ("LIPSERVICE_POLICY_REFRESH_INTERVAL", float),
+    "pattern_report_interval": ("LIPSERVICE_PATTERN_REPORT_INTERVAL", float),
+    "max_pattern_cache_size": ("LIPSERVICE_MAX_PATTERN_CACHE_SIZE", int),
+    "max_logs_per_minute": ("LIPSERVICE_MAX_LOGS_PER_MINUTE", int),
+    "keep_first": ("LIPSERVICE_KEEP_FIRST", int),
+    "protect": ("LIPSERVICE_PROTECT", lambda text: tuple(filter(None, text.split(",")))),
+    "shadow": ("LIPSERVICE_SHADOW", _truth),
+    "notices": ("LIPSERVICE_NOTICES", _truth),
+}
+
+_samplers: dict[Settings, AdaptiveSampler] = {}
+_default: list[AdaptiveSampler] = []
+_lock = threading.Lock()
+
+
+def read_settings(given: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
+    """
+    Complete what was given from the environment.
+
+    Raises:
+        ConfigurationError: An unknown parameter, or a variable that cannot be read.
+    """
+    known = [field.name for field in fields(Settings)]
+    for name in given:
+        if name not in known:
+            raise ConfigurationError(f"{name!r} is no setting; there are {', '.join(known)}")
+    values = {name: value for name, value in given.items() if value is not None}
+    for name, (variable, read) in ENVIRONMENT.items():
+        text = environ.get(variable, "").strip()
+        if text and name not in values:
+            try:
+                values[name] = read(text)
+            except ValueError:
+                raise ConfigurationError(f"{variable} cannot be read: {text!r:.80}") from None
+    return Settings(**values)  # type: ignore[arg-type]  # checked by the sampler
+
+
+def build_sampler(settings: Settings) -> AdaptiveSampler:
+    """
+    A new sampler.
+
+    Raises:
+        ConfigurationError: A setting is wrong; the message names it.
+    """
+    like = _policy_like(settings)
+    policy = like if _says_something(settings) else None
+    return AdaptiveSampler(
+        _client(settings),
+        settings.policy_refresh_interval,
+        settings.pattern_report_interval,
+        settings.max_pattern_cache_size,
+        service_name=settings.service_name,
+        cost_target=settings.cost_target,
+        policy=policy,
+        policy_file=settings.policy_file,
+        policy_cache=settings.policy_cache,
+        like=like,
+        notices=settings.notices,
+    )
+
+
+def sampler_for(
+    sampler: AdaptiveSampler | None, given: Mapping[str, object]
+) -> AdaptiveSampler | None:
+    """
+    The sampler that an integration was given, or the one its settings make.
+
+    None if neither was given: then the default sampler is looked up at each record, so that it
+    may be configured later.
+
+    Raises:
+        ConfigurationError: Both a sampler and settings were given, or a setting is wrong.
+    """
+    if sampler is not None:
+        if given:
+            raise ConfigurationError(f"give a sampler or settings, not both: {', '.join(given)}")
+        return sampler
+    if not given:
+        return None
+    settings = read_settings(given, os.environ)
+    try:
+        hash(settings)
+    except TypeError:
+        return build_sampler(settings)  # refuses what is of the wrong type
+    with _lock:
+        if settings not in _samplers:
+            _samplers[settings] = build_sampler(settings)
+        return _samplers[settings]
+
+
+def default_sampler() -> AdaptiveSampler:
+    """
+    The sampler that was configured, else one made from the environment alone.
+
+    Raises:
+        ConfigurationError: An environment variable is wrong; the message names it.
+    """
+    if not _default:
+        sampler = build_sampler(read_settings({}, os.environ))
+        with _lock:
+            if not _default:
+                _default.append(sampler)
+    return _default[0]
+
+
+def default_sampler_quietly() -> AdaptiveSampler:
+    """`default_sampler` for the middle of a log call: if that fails, everything is kept."""
+    if _default:
+        return _default[0]
+    try:
+        return default_sampler()
+    except Exception as error:
+        set_default_sampler(AdaptiveSampler())
+        Complaints().warn("settings", f"everything is kept: {error}")
+        return _default[0]
+
+
+def set_default_sampler(sampler: AdaptiveSampler | None) -> None:
+    """Replace the default sampler; None: the environment's again, when it is next asked for."""
+    with _lock:
+        _default[:] = [] if sampler is None else [sampler]
+
+
+def forget_samplers() -> None:
+    """Make equal settings build a new sampler again, after a shutdown."""
+    with _lock:
+        _samplers.clear()
+        _default.clear()
+
+
+def _client(settings: Settings) -> Any:
+    if settings.lipservice_url is None:
+        return None
+    from lipservice.client import LipServiceClient  # noqa: PLC0415 - brings requests
+
+    return LipServiceClient(
+        settings.lipservice_url, settings.api_key, service_name=settings.service_name
+    )
+
+
+def _policy_like(settings: Settings) -> SamplingPolicy:
+    """What a policy made in this process says besides rates, checked as any policy is."""
+    document = {
+        "policy_id": "settings",
+        "patterns": list(settings.protect),
+        "max_logs_per_minute": settings.max_logs_per_minute,
+        "keep_first": settings.keep_first,
+        "mode": "shadow" if settings.shadow else "active",
+        "generated_by": "settings",
+    }
+    try:
+        return SamplingPolicy.from_dict(document)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _says_something(settings: Settings) -> bool:
+    """Whether the settings alone are a policy: a limit, and no other source of one."""
+    other = settings.cost_target or settings.policy_file or settings.lipservice_url
+    return settings.max_logs_per_minute is not None and not other
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, (list, tuple, set, frozenset)):
+        raise ConfigurationError(f"protect is a list of words, not {value!r:.80}")
+    return tuple(value)

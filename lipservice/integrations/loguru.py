@@ -1,0 +1,251 @@
+"""
+loguru: a filter for a sink of the application's own, and a sink that wraps another one.
+
+loguru formats a record before it calls a sink, but asks the filter before: `filter=` saves more.
+`SamplingSink.add` attaches a sink in that way.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from lipservice._settings import default_sampler_quietly, sampler_for
+from lipservice._worker import OWN_THREADS
+from lipservice.exceptions import ConfigurationError, MissingExtraError
+from lipservice.integrations.stdlib import OWN_LOGGERS
+from lipservice.sampler import AdaptiveSampler
+
+if importlib.util.find_spec("loguru") is None:
+    raise MissingExtraError("loguru", "loguru")
+
+if TYPE_CHECKING:
+    from loguru import Logger, Message, Record
+    from typing_extensions import Self
+
+
+def decide(sampler: AdaptiveSampler, record: Record) -> bool:
+    """
+    Whether to keep *record*; stamps `extra` with `lipservice_*`, or the record with the weight 0
+    if it is dropped. Never raises.
+    """
+    stamps = record["extra"]
+    if "lipservice_weight" in stamps:
+        return True
+    whole: dict[str, Any] = record  # type: ignore[assignment]  # a plain dict at run time
+    if "lipservice_weight" in whole:
+        return False
+    if record["name"] in OWN_LOGGERS:
+        return True
+    if record["thread"].id in OWN_THREADS:
+        return False
+    decision = sampler.decide_message(record["message"], record["level"].no)
+    if decision is None:
+        whole["lipservice_weight"] = 0.0  # not in `extra`, where other sinks would print it
+        return False
+    signature, rate, weight, rule, policy, unmeasured = decision
+    stamps["lipservice_signature"] = signature
+    stamps["lipservice_rate"] = rate
+    stamps["lipservice_weight"] = weight
+    stamps["lipservice_rule"] = rule
+    stamps["lipservice_policy"] = policy
+    if unmeasured is not None:
+        sampler.measure(decision, len(record["message"]))
+    return True
+
+
+class _Deciding:
+    """A sampler, and how to make it again in a process that was spawned."""
+
+    def __init__(self, sampler: AdaptiveSampler | None, settings: dict[str, Any]) -> None:
+        self._bound = sampler_for(sampler, settings)
+        self._settings = settings
+
+    @property
+    def sampler(self) -> AdaptiveSampler:
+        """What decides."""
+        return self._bound or default_sampler_quietly()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # a copied logger goes on with the same counts
+
+    def __getstate__(self) -> dict[str, Any]:
+        # loguru pickles its handlers for multiprocessing's "spawn"; counts stay where they are.
+        return {**self.__dict__, "_bound": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bound = sampler_for(None, self._settings)
+
+
+class LoguruFilter(_Deciding):
+    """
+    `logger.add("app.log", rotation="1 day", filter=LoguruFilter(cost_target=0.1))`.
+
+    Args:
+        sampler: What decides; default: made from *settings*, else the default sampler.
+        also: Another filter (a callable on the record) that is asked first.
+        settings: As of `configure_adaptive_logging` (docs/reference/settings.md).
+
+    Raises:
+        ConfigurationError: A setting is wrong; the message names it.
+    """
+
+    def __init__(
+        self,
+        sampler: AdaptiveSampler | None = None,
+        *,
+        also: Callable[[Record], bool] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(sampler, settings)
+        self._also = also
+
+    def __call__(self, record: Record) -> bool:
+        """Whether to keep *record*."""
+        if self._also is not None and not self._also(record):
+            return False
+        return decide(self._bound or default_sampler_quietly(), record)
+
+
+class SamplingSink(_Deciding):
+    """
+    A loguru sink that passes on what the sampler keeps:
+    `logger.add(SamplingSink(sys.stderr), serialize=True)`.
+
+    loguru has formatted a record before any sink sees it; `SamplingSink(...).add(logger, ...)`
+    attaches the target with a filter instead, which is cheaper.
+
+    Args:
+        target: A stream with `write`, a function, a coroutine function, a `logging.Handler`, or
+            (for `add` only) a path.
+        sampler: What decides; default: made from *settings*, else the default sampler.
+        settings: As of `configure_adaptive_logging`.
+
+    Raises:
+        ConfigurationError: The target or a setting is wrong.
+    """
+
+    def __new__(cls, target: Any = None, *args: Any, **settings: Any) -> SamplingSink:  # noqa: ARG004, PYI034
+        """loguru looks at the sink's shape, so each kind of target has its own class."""
+        return super().__new__(_kind_of(target) if cls is SamplingSink else cls)
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str] | TextIO | logging.Handler | Callable[[Message], Any],
+        sampler: AdaptiveSampler | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(sampler, settings)
+        #: Where kept records go.
+        self.target = target
+
+    def add(self, logger: Logger, **options: Any) -> int:
+        """
+        `logger.add(target, filter=..., **options)`: loguru formats only what is kept.
+
+        Args:
+            logger: loguru's logger.
+            options: As of `logger.add`; a callable `filter` is asked first.
+
+        Returns:
+            The handler's identifier, for `logger.remove`.
+        """
+        also = options.pop("filter", None)
+        if also is not None and not callable(also):
+            raise ConfigurationError("filter is a callable here; give loguru's other forms as one")
+        return logger.add(self.target, filter=LoguruFilter(self.sampler, also=also), **options)
+
+    def _keeps(self, message: Message) -> bool:
+        return decide(self._bound or default_sampler_quietly(), message.record)
+
+
+class _FunctionSink(SamplingSink):
+    def __call__(self, message: Message) -> None:
+        if self._keeps(message):
+            self.target(message)  # type: ignore[operator]
+
+
+class _CoroutineSink(SamplingSink):
+    async def __call__(self, message: Message) -> None:
+        if self._keeps(message):
+            await self.target(message)  # type: ignore[operator]
+
+
+class _StreamSink(SamplingSink):
+    def write(self, message: Message) -> None:
+        if self._keeps(message):
+            self.target.write(message)  # type: ignore[union-attr]
+            flush = getattr(self.target, "flush", None)
+            if flush is not None:
+                flush()
+
+    def isatty(self) -> bool:
+        """loguru colours a terminal."""
+        isatty = getattr(self.target, "isatty", None)
+        return isatty is not None and bool(isatty())
+
+    def stop(self) -> None:
+        stop = getattr(self.target, "stop", None)
+        if stop is not None:
+            stop()
+
+    async def complete(self) -> None:
+        complete = getattr(self.target, "complete", None)
+        if inspect.iscoroutinefunction(complete):
+            await complete()
+
+
+class _HandlerSink(SamplingSink):
+    """Makes of the formatted message the record that loguru would make for a handler."""
+
+    def write(self, message: Message) -> None:
+        if self._keeps(message):
+            cast("logging.Handler", self.target).handle(_log_record(message))
+
+    def stop(self) -> None:
+        cast("logging.Handler", self.target).close()
+
+
+def _kind_of(target: object) -> type[SamplingSink]:
+    if isinstance(target, (str, os.PathLike)):
+        return SamplingSink  # for add() only: loguru refuses it as a sink, having no shape
+    if isinstance(target, logging.Handler):
+        return _HandlerSink
+    if callable(getattr(target, "write", None)):
+        return _StreamSink
+    if inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(
+        getattr(target, "__call__", None)  # noqa: B004
+    ):
+        return _CoroutineSink
+    if callable(target):
+        return _FunctionSink
+    raise ConfigurationError(
+        "target is a stream, a function, a coroutine function, a logging.Handler or a path,"
+        f" not {target!r:.80}"
+    )
+
+
+def _log_record(message: Message) -> logging.LogRecord:
+    raw = message.record
+    exception = raw["exception"]
+    exc_info = (exception.type, exception.value, exception.traceback) if exception else None
+    record = logging.getLogger().makeRecord(
+        raw["name"] or "",
+        raw["level"].no,
+        raw["file"].path,
+        raw["line"],
+        str(message) if exception else str(message).removesuffix("\n"),
+        (),
+        exc_info,  # type: ignore[arg-type]  # loguru's types are wider
+        raw["function"],
+        {"extra": raw["extra"]},
+    )
+    if exception:
+        record.exc_text = "\n"  # it stands in the message already: no formatter shall add it
+    record.levelname = raw["level"].name
+    return record

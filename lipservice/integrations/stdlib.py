@@ -1,0 +1,244 @@
+"""
+`logging`: a filter, a handler that wraps a handler, and a logger class that decides early.
+
+All three stamp what they decided on the record, and believe a stamp that is there: a record that
+passes several of them is decided and counted once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from threading import get_ident
+from types import TracebackType
+from typing import Any, ClassVar, TypeAlias
+
+from lipservice._settings import default_sampler_quietly, sampler_for
+from lipservice._worker import OWN_THREADS
+from lipservice.decision import Decision
+from lipservice.exceptions import ConfigurationError
+from lipservice.sampler import AdaptiveSampler
+
+_ExcInfo: TypeAlias = (
+    "bool | BaseException | tuple[None, None, None] |"
+    " tuple[type[BaseException], BaseException, TracebackType | None] | None"
+)
+
+#: What LipService itself logs with: never sampled, never dropped.
+OWN_LOGGERS = frozenset({"lipservice"})
+
+
+def decide(sampler: AdaptiveSampler, record: logging.LogRecord) -> bool:
+    """
+    Whether to keep *record*; stamps it with `lipservice_signature`, `_rate`, `_weight`, `_rule`
+    and `_policy`, or with the weight 0 if it is dropped. Never raises.
+    """
+    stamps = record.__dict__
+    weight = stamps.get("lipservice_weight")
+    if weight is not None:
+        return bool(weight > 0.0)
+    if record.name in OWN_LOGGERS:
+        return True
+    if record.thread in OWN_THREADS:
+        return False  # born in our own HTTP call, say: it must not feed what caused it
+    if record.args:
+        decision = sampler.decide_format(record.msg, record.levelno)
+    else:
+        decision = sampler.decide_message(record.msg, record.levelno)
+    if decision is None:
+        stamps["lipservice_weight"] = 0.0
+        return False
+    signature, rate, weight, rule, policy, unmeasured = decision
+    stamps["lipservice_signature"] = signature
+    stamps["lipservice_rate"] = rate
+    stamps["lipservice_weight"] = weight
+    stamps["lipservice_rule"] = rule
+    stamps["lipservice_policy"] = policy
+    if unmeasured is not None:
+        _measure(sampler, decision, record)
+    return True
+
+
+def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRecord) -> None:
+    try:
+        size = len(record.getMessage())
+    except Exception:  # wrong arguments: the application's handler will say so
+        return
+    sampler.measure(decision, size)
+
+
+class SamplingFilter(logging.Filter):
+    """
+    Drops what the sampler does not keep. For a handler or a logger (a logger's filter does not
+    see the records of its children: prefer the handler).
+
+    In `dictConfig`: `{"()": "lipservice.SamplingFilter", "service_name": "checkout",
+    "cost_target": 0.1}`.
+
+    Args:
+        name: Sample only this logger and its children; others pass untouched. "" samples all.
+        sampler: What decides; default: made from *settings*, else the default sampler.
+        settings: As of `configure_adaptive_logging` (docs/reference/settings.md).
+
+    Raises:
+        ConfigurationError: A setting is wrong; the message names it.
+    """
+
+    def __init__(
+        self, name: str = "", *, sampler: AdaptiveSampler | None = None, **settings: Any
+    ) -> None:
+        super().__init__(name)
+        self._bound = sampler_for(sampler, settings)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to keep *record*. Never raises, waits or writes."""
+        if self.nlen and not super().filter(record):
+            return True
+        return decide(self._bound or default_sampler_quietly(), record)
+
+    @property
+    def sampler(self) -> AdaptiveSampler:
+        """What decides."""
+        return self._bound or default_sampler_quietly()
+
+
+class SamplingHandler(logging.Handler):
+    """
+    Passes on to another handler what the sampler keeps.
+
+    In `dictConfig`: `{"()": "lipservice.SamplingHandler", "target": "cfg://handlers.file",
+    "cost_target": 0.1}`, under a name that sorts after the target's (dictConfig's order).
+
+    Args:
+        target: The handler that writes; formatter and encoding are its own.
+        level: Records below it are neither counted nor passed on.
+        sampler: What decides; default: made from *settings*, else the default sampler.
+        settings: As of `configure_adaptive_logging`.
+
+    Raises:
+        ConfigurationError: A setting is wrong; the message names it.
+    """
+
+    def __init__(
+        self,
+        target: logging.Handler,
+        level: int | str = logging.NOTSET,
+        *,
+        sampler: AdaptiveSampler | None = None,
+        **settings: Any,
+    ) -> None:
+        if isinstance(target, Mapping):
+            raise ConfigurationError(
+                "target is not configured yet: dictConfig makes handlers in the order of their"
+                " names, so this handler's name has to sort after its target's"
+            )
+        if not isinstance(target, logging.Handler):
+            raise ConfigurationError(f"target is a logging.Handler, not {target!r:.80}")
+        super().__init__(level)
+        #: The handler that writes.
+        self.target = target
+        self._bound = sampler_for(sampler, settings)
+
+    @property
+    def sampler(self) -> AdaptiveSampler:
+        """What decides."""
+        return self._bound or default_sampler_quietly()
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """No lock: nothing here needs one, the target has its own."""
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Decide, then let the target handle the record."""
+        if self.filter(record) and decide(self._bound or default_sampler_quietly(), record):
+            if record.levelno >= self.target.level:
+                self.target.handle(record)
+            return True
+        return False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Let the target write, whatever was decided."""
+        self.target.handle(record)
+
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - logging's name
+        """Set the target's formatter."""
+        self.target.setFormatter(fmt)
+
+    def flush(self) -> None:
+        """Flush the target."""
+        target = getattr(self, "target", None)  # logging may flush a half-made handler
+        if target is not None:
+            target.flush()
+
+    def close(self) -> None:
+        """Close the target."""
+        target = getattr(self, "target", None)
+        if target is not None:
+            target.close()
+        super().close()
+
+
+class SamplingLogger(logging.Logger):
+    """
+    Decides from the format string, before record, caller look-up and formatting exist.
+
+    `logging.setLoggerClass(SamplingLogger)` before the application makes its loggers; the default
+    sampler decides, or that of `sampling_logger_class`. A dropped record reaches no handler.
+    """
+
+    #: What decides; None: the default sampler.
+    sampler: ClassVar[AdaptiveSampler | None] = None
+
+    def __init__(self, name: str, level: int = logging.NOTSET) -> None:
+        super().__init__(name, level)
+        self._is_own = name in OWN_LOGGERS
+
+    def _log(
+        self,
+        level: int,
+        msg: object,
+        args: Any,
+        exc_info: _ExcInfo = None,
+        extra: Mapping[str, object] | None = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+    ) -> None:
+        if self._is_own or (OWN_THREADS and get_ident() in OWN_THREADS):
+            if self._is_own:
+                super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
+            return  # what our own HTTP call logs must not feed what caused it
+        sampler = self.sampler or default_sampler_quietly()
+        decide = sampler.decide_format if args else sampler.decide_message
+        decision = decide(msg, level)  # type: ignore[arg-type]  # copes with any object
+        if decision is not None:
+            extra = _stamped(extra, decision)
+            if decision.unmeasured is not None:
+                sampler.measure(decision, _size(msg, args))
+            super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
+
+
+def sampling_logger_class(sampler: AdaptiveSampler) -> type[SamplingLogger]:
+    """A `SamplingLogger` bound to *sampler*, for `logging.setLoggerClass`."""
+    return type("SamplingLogger", (SamplingLogger,), {"sampler": sampler})
+
+
+def _stamped(extra: Mapping[str, object] | None, decision: Decision) -> dict[str, object]:
+    stamps: dict[str, object] = {
+        "lipservice_signature": decision.signature,
+        "lipservice_rate": decision.rate,
+        "lipservice_weight": decision.weight,
+        "lipservice_rule": decision.rule,
+        "lipservice_policy": decision.policy,
+    }
+    return stamps if extra is None else {**extra, **stamps}
+
+
+def _size(msg: object, args: Any) -> int:
+    """Length of the message that `LogRecord.getMessage` would make."""
+    try:
+        text = str(msg)
+        if args and len(args) == 1 and isinstance(args[0], Mapping) and args[0]:
+            args = args[0]
+        return len(text % args) if args else len(text)
+    except Exception:  # wrong arguments: the application's handler will say so
+        return 0
