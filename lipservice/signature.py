@@ -125,7 +125,7 @@ def compute_signature(message: str) -> str:
         message: the formatted message; only its first 4,096 UTF-8 bytes are read.
     """
     if len(message) > _SHORT:
-        return xxh64_hexdigest(key_of_folded(fold(message)))
+        return _signatures_of_long[fold(message)]
     try:
         folded = message.encode().translate(_FOLD)  # fold(), without the cost of a call
     except UnicodeEncodeError:
@@ -331,4 +331,5 @@ def _signature_of_format(format_string: str) -> str:
 
 _items: Final = _Memo(_items_of_chunk, room=8192, longest=256).__getitem__
 _signatures: Final = _Memo(_signature_of_folded, room=4096, longest=1024)
-_format_signatures: Final = _Memo(_signature_of_format, room=4096, longest=1024)
+_signatures_of_long: Final = _Memo(_signature_of_folded, room=256, longest=_READ)
+_format_signatures: Final = _Memo(_signature_of_format, room=2048, longest=1024)

@@ -314,16 +314,23 @@ def test_a_memo_does_not_keep_long_texts():
 
 
 def test_what_is_held_does_not_grow_with_the_number_of_messages():
-    memos = (signature._items.__self__, signature._signatures, signature._format_signatures)
+    rooms = {
+        signature._items: 8192,
+        signature._signatures.__getitem__: 4096,
+        signature._signatures_of_long.__getitem__: 256,
+        signature._format_signatures.__getitem__: 2048,
+    }
     rng = random.Random(7)
     for _ in range(20_000):  # more than both generations of every memo
         word = "".join(rng.choices("ghijklmnop", k=12))
         compute_signature(f"{word} logged in from {word[:5]}.{word[5:]}")
         compute_format_signature(f"{word} %s")
+    for number in range(1000):
+        compute_signature("x" * 1025 + "y" * number)
 
-    for memo, room in zip(memos, (8192, 4096, 4096), strict=True):
-        assert len(memo) <= room
-        assert len(memo._old) <= room
+    for look_up, room in rooms.items():
+        assert 0 < len(look_up.__self__) <= room
+        assert len(look_up.__self__._old) == room
 
 
 def test_threads_get_the_right_answers_while_generations_change():
