@@ -33,5 +33,7 @@ class HTTPAnswer:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     problem: Problem | None = None
+    #: Seconds that the server asks to wait, at least 0.
+    retry_after: float | None = None
     #: Whether the server may have acted on the request although the answer is missing.
     uncertain: bool = False

@@ -9,10 +9,12 @@ header and no key. Redirects are not followed, `.netrc` is not read, certificate
 
 from __future__ import annotations
 
+import email.utils
 import encodings.idna  # noqa: F401 - socket imports it in the first look-up, which is the worker's
 import functools
 import http.client
 import io
+import math
 import os
 import ssl
 import time
@@ -222,12 +224,13 @@ class _BadBodyError(Exception):
 
 def _read_answer(response: requests.Response, limit: int) -> HTTPAnswer:
     headers = {name.lower(): value for name, value in response.headers.items()}
-    status = response.status_code
+    status, retry_after = response.status_code, _retry_after(headers)
     try:
         body = _unpacked(_read_body(response, limit), headers.get("content-encoding", ""), limit)
     except _BadBodyError as error:
-        return HTTPAnswer(status, headers, b"", Problem("body", str(error), status), uncertain=True)
-    return HTTPAnswer(status, headers, body)
+        problem = Problem("body", str(error), status)
+        return HTTPAnswer(status, headers, b"", problem, retry_after, uncertain=True)
+    return HTTPAnswer(status, headers, body, retry_after=retry_after)
 
 
 def _read_body(response: requests.Response, limit: int) -> bytes:
@@ -257,6 +260,31 @@ def _unpacked(body: bytes, encoding: str, limit: int) -> bytes:
     if not inflater.eof or inflater.unused_data:
         raise _BadBodyError("the answer's gzip is cut off or followed by something else")
     return plain
+
+
+def _retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
+    """
+    Seconds of the Retry-After header, in both its forms (RFC 9110, 10.2.3).
+
+    A date is taken relative to the answer's own Date, so that this machine's clock matters only
+    where the server sends none.
+    """
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value) if len(value) < 10 else math.inf
+    until, sent = _http_date(value), _http_date(headers.get("date", ""))
+    if until is None:
+        return None
+    return max(0.0, until - (now() if sent is None else sent))
+
+
+def _http_date(value: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
 
 
 # ---------------------------------------------------------------------- problems in words

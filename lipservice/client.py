@@ -9,13 +9,10 @@ is imported by the first construction, in the caller's thread, never in the work
 
 from __future__ import annotations
 
-import email.utils
 import gzip
 import json
-import math
 import os
 import sys
-import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -511,25 +508,26 @@ _OF_EVERY_POLICY: Final = ("policy_id", "sampling_rate")
 
 
 def _policy_answer(answer: HTTPAnswer, etag: str | None) -> PolicyAnswer:
-    retry_after = _retry_after(answer.headers)
     if answer.problem is not None:
-        return PolicyAnswer(retry_after=retry_after, problem=answer.problem)
+        return PolicyAnswer(retry_after=answer.retry_after, problem=answer.problem)
     if answer.status == 304 and etag:
-        return PolicyAnswer(not_modified=True, etag=etag, retry_after=retry_after)
+        return PolicyAnswer(not_modified=True, etag=etag, retry_after=answer.retry_after)
     if answer.status != 200:
-        return PolicyAnswer(retry_after=retry_after, problem=_problem_of_status(answer))
+        return PolicyAnswer(retry_after=answer.retry_after, problem=_problem_of_status(answer))
     document = _json_object(answer.body)
     if document is None or not all(name in document for name in _OF_EVERY_POLICY):
         problem = Problem("body", "the answer is no policy", answer.status)
-        return PolicyAnswer(retry_after=retry_after, problem=problem)
-    return PolicyAnswer(document, etag=_etag(answer.headers), retry_after=retry_after)
+        return PolicyAnswer(retry_after=answer.retry_after, problem=problem)
+    return PolicyAnswer(document, etag=_etag(answer.headers), retry_after=answer.retry_after)
 
 
 def _report_answer(answer: HTTPAnswer) -> ReportAnswer:
-    retry_after = _retry_after(answer.headers)
     if answer.problem is not None:
         return ReportAnswer(
-            "retry", uncertain=answer.uncertain, retry_after=retry_after, problem=answer.problem
+            "retry",
+            uncertain=answer.uncertain,
+            retry_after=answer.retry_after,
+            problem=answer.problem,
         )
     if answer.status == 409 or _is_acknowledgement(answer):
         return ReportAnswer("acknowledged")
@@ -540,7 +538,7 @@ def _report_answer(answer: HTTPAnswer) -> ReportAnswer:
     return ReportAnswer(
         "retry",
         uncertain=answer.status >= 500 or answer.status < 300,
-        retry_after=retry_after,
+        retry_after=answer.retry_after,
         problem=_problem_of_status(answer),
     )
 
@@ -599,28 +597,3 @@ def _etag(headers: Mapping[str, str]) -> str | None:
     is_quoted = len(opaque) >= 2 and opaque[0] == opaque[-1] == '"' and '"' not in opaque[1:-1]
     fits = len(etag) <= _MAX_ETAG and all(33 <= ord(char) <= 126 for char in opaque)
     return etag if is_quoted and fits else None
-
-
-def _retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """
-    Seconds of the Retry-After header, in both its forms (RFC 9110, 10.2.3).
-
-    A date is taken relative to the answer's own Date, so that this machine's clock matters only
-    where the server sends none.
-    """
-    value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
-    if value.isascii() and value.isdigit():
-        return float(value) if len(value) < 10 else math.inf
-    until, sent = _http_date(value), _http_date(headers.get("date", ""))
-    if until is None:
-        return None
-    return max(0.0, until - (now() if sent is None else sent))
-
-
-def _http_date(value: str) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 import lipservice
+from lipservice._transport import _retry_after
 from lipservice.client import (
     LipServiceClient,
     Report,
     ReportAnswer,
-    _retry_after,
     new_report_id,
     split_patterns,
 )
