@@ -1,0 +1,334 @@
+"""
+What a logging call pays: one immutable entry of what the record said at that moment.
+
+Rule: this runs in the application's threads, so it takes no lock, does no I/O and raises nothing.
+The message is formatted here and not in the worker, because its arguments may change after the
+call, and because an object's own `__str__` may need the caller's thread (sessions, locals). For
+the same reason values that can change are copied, and tracebacks become text at once: an entry
+that kept the frames would keep every local variable alive until the batch is sent. Everything
+else (encoding, redaction, compression) is the worker's.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time
+from enum import Enum
+from itertools import islice
+from logging import LogRecord
+from typing import Any, Final, NamedTuple
+
+from lipservice.export.config import CURRENT_CONTEXT, LogContext
+from lipservice.severity import OTEL_NUMBERS, severity_of_level
+
+Pairs = Sequence[tuple[str, Any]]
+
+
+class Entry(NamedTuple):
+    """One record on its way to the worker. The adapters make plain tuples, which cost a tenth."""
+
+    #: Seconds since the epoch.
+    time: float
+    #: OpenTelemetry's SeverityNumber.
+    severity: int
+    #: The level's own name where it is none of the usual ones, else "".
+    severity_text: str
+    #: Name of the logger, sent as the instrumentation scope.
+    logger: str
+    message: str
+    #: The format string that the message was made from; None: the message as it is.
+    format: str | None
+    #: What the application attached, values frozen; later pairs win.
+    attributes: Pairs
+    #: (path, line, function), or None where unknown.
+    code: tuple[str, int, str] | None
+    #: (trace id, span id, trace flags), or None outside a span.
+    trace: tuple[int, int, int] | None
+    context: LogContext | None
+    #: (type, message, stack trace), or None.
+    exception: tuple[str, str, str] | None
+
+
+#: A record takes one place in the queue for each of these.
+SLOT_CHARS: Final = 2048
+
+_SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+_MAX_DEPTH: Final = 4
+_MAX_ITEMS: Final = 64
+_MAX_TEXT: Final = 16_384
+
+# Attributes that every LogRecord of this interpreter has, in the order in which it sets them:
+# what comes after the last of them in a record's `__dict__` was added by the application.
+_STANDARD: Final = tuple(vars(LogRecord("", 0, "", 0, "", None, None)))
+_STANDARD_SET: Final = frozenset({*_STANDARD, "message", "asctime"})
+_LAST_STANDARD: Final = _STANDARD[-1]
+_STANDARD_COUNT: Final = len(_STANDARD)
+_modules: Final = sys.modules
+
+_LEVELS: Final = {10: 5, 20: 9, 30: 13, 40: 17, 50: 21}
+
+
+def otel_number(level: object) -> int:
+    """OpenTelemetry's SeverityNumber for a level number of logging, structlog or loguru."""
+    if not isinstance(level, int):  # a record made from a dict may say nothing
+        return OTEL_NUMBERS["INFO"]
+    return _LEVELS.get(level) or OTEL_NUMBERS[severity_of_level(level)]
+
+
+def entry_of_record(record: LogRecord) -> tuple[Entry, int]:
+    """The entry of *record*, and how many places it takes in the queue. Raises nothing."""
+    message = record.msg
+    template = None
+    if record.args:
+        template = message if type(message) is str else None
+        message = formatted(message, record.args)
+    elif type(message) is not str:
+        message = text_of(message)
+    size = len(message)
+    fields = record.__dict__
+    attributes: list[tuple[str, Any]] = []
+    if len(fields) > _STANDARD_COUNT:
+        # In line, since it runs once a record: what the application added stands last.
+        for pair in reversed(fields.items()):
+            key, value = pair
+            if key is _LAST_STANDARD:  # attribute names are interned
+                break
+            kind = type(value)
+            if kind is str:
+                size += len(value)
+            elif kind is not int and kind is not float and kind is not bool:
+                pair = (key, freeze(value))  # noqa: PLW2901
+                size += _size(pair[1])
+            attributes.append(pair)
+        else:  # somebody took that standard attribute out
+            attributes = [pair for pair in attributes if pair[0] not in _STANDARD_SET]
+        attributes.reverse()
+    exception = None
+    if record.exc_info or record.exc_text or record.stack_info:
+        exception, extra_size = _error_fields(record, attributes)
+        size += extra_size
+    level = record.levelno
+    severity = _LEVELS.get(level)
+    entry = (
+        record.created,
+        severity or otel_number(level),
+        "" if severity else record.levelname or "",
+        record.name,
+        message,
+        template,
+        attributes,
+        (record.pathname, record.lineno, record.funcName),
+        current_trace() if "opentelemetry.trace" in _modules else None,
+        CURRENT_CONTEXT.get() if "posthog.contexts" not in _modules else current_context(),
+        exception,
+    )
+    return entry, 1 + size // SLOT_CHARS  # type: ignore[return-value]  # a plain tuple is cheaper
+
+
+def freeze_pairs(pairs: list[tuple[str, Any]]) -> tuple[Pairs, int]:
+    """*pairs* with values that no longer change (in place), and about how many characters."""
+    size = 0
+    for index, (key, value) in enumerate(pairs):
+        kind = type(value)
+        if kind is str or kind is bytes:
+            size += len(value)
+        elif kind not in _SCALARS:
+            frozen = freeze(value)
+            pairs[index] = (key, frozen)
+            size += _size(frozen)
+    return pairs, size
+
+
+def freeze(value: Any, depth: int = 0) -> Any:
+    """
+    A copy of *value* made of str, int, float, bool, bytes, None, list and dict alone.
+
+    Raises nothing; containers are cut at 64 items and 4 levels, and what OpenTelemetry has no
+    type for becomes its text.
+    """
+    kind = type(value)
+    if kind in _SCALARS:
+        return value
+    try:
+        return _frozen(value, depth)
+    except Exception:
+        return f"<unprintable {kind.__name__}>"
+
+
+def _frozen(value: Any, depth: int) -> Any:
+    if isinstance(value, Enum):
+        return freeze(value.value, depth)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value[:_MAX_TEXT])
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if depth < _MAX_DEPTH:
+        if isinstance(value, Mapping):
+            items = islice(list(value.items()), _MAX_ITEMS)
+            return {_key(key): freeze(item, depth + 1) for key, item in items}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [freeze(item, depth + 1) for item in islice(list(value), _MAX_ITEMS)]
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}"[:_MAX_TEXT]
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        return freeze(value.item(), depth)
+    return str(value)[:_MAX_TEXT]
+
+
+def _key(key: object) -> str:
+    return key if type(key) is str else text_of(key)
+
+
+def _size(value: Any) -> int:
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return len(value)
+    if kind is list:
+        return 16 + sum(map(_size, value))
+    if kind is dict:
+        return 64 + sum(len(key) + _size(item) for key, item in value.items())
+    return 8
+
+
+def formatted(message: Any, args: Any) -> str:
+    """`message % args` as logging does it; where they do not fit, both. Raises nothing."""
+    try:
+        text: str = str(message) % args
+    except Exception:
+        return f"{text_of(message)} {text_of(args)}"
+    return text
+
+
+def text_of(value: object) -> str:
+    """`str(value)`, or what it is when it cannot say."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<unprintable {type(value).__name__}>"
+
+
+# ---------------------------------------------------------------------- exceptions
+
+
+def _error_fields(
+    record: LogRecord, attributes: list[tuple[str, Any]]
+) -> tuple[tuple[str, str, str] | None, int]:
+    """The exception's texts and the size they add; the stack, if asked for, is an attribute."""
+    exception = exception_text(record.exc_info)
+    if exception is None and record.exc_text:
+        exception = ("", "", str(record.exc_text))
+    size = len(exception[1]) + len(exception[2]) if exception else 0
+    if record.stack_info:
+        stack = str(record.stack_info)
+        attributes.append(("stack_info", stack))
+        size += len(stack)
+    return exception, size
+
+
+def exception_text(exc_info: object) -> tuple[str, str, str] | None:
+    """(type, message, stack trace) of an exception, an exc_info triple or True; else None."""
+    if exc_info is True:
+        exc_info = sys.exc_info()
+    error = exc_info[1] if isinstance(exc_info, tuple) and len(exc_info) == 3 else exc_info
+    if not isinstance(error, BaseException):
+        return None
+    try:
+        stack = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception:
+        stack = ""
+    return _type_name(type(error)), text_of(error), stack.rstrip("\n")
+
+
+def _type_name(kind: type[BaseException]) -> str:
+    module = kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+
+
+# ---------------------------------------------------------------------- context
+
+
+def current_trace() -> tuple[int, int, int] | None:
+    """Ids of OpenTelemetry's current span; never imports OpenTelemetry, raises nothing."""
+    try:
+        span = sys.modules["opentelemetry.trace"].get_current_span().get_span_context()
+        if span.trace_id:
+            return span.trace_id, span.span_id, int(span.trace_flags)
+    except Exception:  # noqa: S110 - half imported, or another package of that name
+        pass
+    return None
+
+
+def current_context() -> LogContext | None:
+    """The context of `LogContext.use`, completed from posthog's own where it is in use."""
+    context = CURRENT_CONTEXT.get()
+    if "posthog.contexts" in _modules:
+        return _with_posthog_context(context)
+    return context
+
+
+def _with_posthog_context(context: LogContext | None) -> LogContext | None:
+    try:
+        module = sys.modules["posthog.contexts"]
+        person, session = module.get_context_distinct_id(), module.get_context_session_id()
+    except Exception:
+        return context
+    if not (person or session):
+        return context
+    base = context or LogContext()
+    return LogContext(
+        trace_id=base.trace_id,
+        span_id=base.span_id,
+        trace_flags=base.trace_flags,
+        distinct_id=base.distinct_id or text_of(person or "") or None,
+        session_id=base.session_id or text_of(session or "") or None,
+        user_id=base.user_id,
+        request_id=base.request_id,
+        attributes=base.attributes,
+    )
+
+
+def merged(first: LogContext | None, second: LogContext | None) -> LogContext | None:
+    """*first* with what only *second* knows."""
+    if first is None or second is None:
+        return first or second
+    return LogContext(
+        trace_id=first.trace_id or second.trace_id,
+        span_id=first.span_id if first.trace_id else second.span_id,
+        trace_flags=first.trace_flags if first.trace_id else second.trace_flags,
+        distinct_id=first.distinct_id or second.distinct_id,
+        session_id=first.session_id or second.session_id,
+        user_id=first.user_id if first.user_id is not None else second.user_id,
+        request_id=first.request_id if first.request_id is not None else second.request_id,
+        attributes={**second.attributes, **first.attributes},
+    )
+
+
+def frozen_context(context: LogContext | None) -> LogContext | None:
+    """*context* with attributes that no longer change."""
+    if context is None or not context.attributes:
+        return context
+    pairs, _ = freeze_pairs([(_key(key), value) for key, value in context.attributes.items()])
+    return LogContext(
+        trace_id=context.trace_id,
+        span_id=context.span_id,
+        trace_flags=context.trace_flags,
+        distinct_id=context.distinct_id,
+        session_id=context.session_id,
+        user_id=context.user_id,
+        request_id=context.request_id,
+        attributes=dict(pairs),
+    )
+
+
+def fields_of(values: Mapping[str, Any], leave: Iterable[str] = ()) -> tuple[Pairs, int]:
+    """Frozen pairs of an event dict, keyword arguments or bound values, without *leave*."""
+    skipped = frozenset(leave)
+    return freeze_pairs([(_key(k), v) for k, v in list(values.items()) if k not in skipped])
