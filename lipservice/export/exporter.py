@@ -374,8 +374,8 @@ class PostHogOTLPExporter:
     def _run(self) -> float:
         """Send what is due; the seconds until more is."""
         self._awake = False
-        self._adopt_once()
         while not self._told_to_stop():
+            self._adopt_once()
             pause = self._not_before - self._clock()
             if pause > 0.0:
                 self._spool_excess()

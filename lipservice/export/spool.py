@@ -90,6 +90,8 @@ class Spool:
         self.losses = Losses()
         #: Records found of processes that are gone, since the exporter looked.
         self.recovered = 0
+        # Records in folders that were let go, by the folders' names: ours until someone takes them.
+        self._left: dict[str, int] = {}
 
     def write(self, resource: bytes, items: list[Item], at: float | None = None) -> bool:
         """Keep *items*; False if the disk does not take them. *at*: since when they wait."""
@@ -125,8 +127,8 @@ class Spool:
             path.unlink()
 
     def records(self) -> int:
-        """Records in this process's files."""
-        return sum(_records_of(path) for path in self._files())
+        """Records in this process's files, those that it let go among them."""
+        return sum(map(_records_of, self._files())) + sum(self._left.values())
 
     def adopt(self) -> None:
         """Take over the files of processes that are gone."""
@@ -139,9 +141,12 @@ class Spool:
     def close(self) -> None:
         """Let the folder go, for the next process to take over; delete it if it is empty."""
         folder, lock = self._folder, self._lock
-        self._folder = self._lock = None
         if folder is None or lock is None:
             return
+        left = sum(map(_records_of, self._files()))
+        if left:
+            self._left[folder.name] = left
+        self._folder = self._lock = None
         with contextlib.suppress(OSError):
             if not any(path.suffix == _SUFFIX for path in folder.iterdir()):
                 (folder / "lock").unlink()
@@ -153,6 +158,7 @@ class Spool:
         lock, self._folder, self._lock = self._lock, None, None
         self.losses = Losses()
         self.recovered = 0
+        self._left = {}
         if lock is not None:
             with contextlib.suppress(OSError):
                 os.close(lock)  # or the parent's lock would outlive the parent
@@ -183,13 +189,15 @@ class Spool:
             os.close(lock)
 
     def _move_files(self, other: Path, folder: Path) -> None:
+        found = -self._left.pop(other.name, 0)  # what is our own is not found
         for path in sorted(other.iterdir()):
             with contextlib.suppress(OSError):
                 if path.suffix == _SUFFIX and path.is_file():
                     path.rename(folder / self._adopted_name(path))
-                    self.recovered += _records_of(path)
+                    found += _records_of(path)
                 elif path.is_file():
                     path.unlink()  # the lock, or a file half written
+        self.recovered += max(0, found)
         with contextlib.suppress(OSError):
             other.rmdir()
 
