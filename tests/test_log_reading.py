@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import calendar
-import time
 
 import pytest
 
-from lipservice.simulation.formats import FOLLOWS, RECORD, UNKNOWN, LineParser
+from lipservice.simulation.formats import RECORD, LineParser
 
 NOW = calendar.timegm((2024, 6, 1, 0, 0, 0))
 
@@ -35,7 +34,7 @@ LINES = [
     ("2024-01-02 15:04:05 [info     ] user logged in                 user=17 ip=10.0.0.1", JAN, "INFO", "user logged in"),
     ("2024-01-02T15:04:05.123Z [warning  ] slow query took=12", JAN, "WARNING", "slow query"),
     ("[2024-01-02 15:04:05 +0000] [7] [INFO] Booting worker with pid: 7", JAN, "INFO", "Booting worker with pid: 7"),
-    ("INFO:     127.0.0.1:50000 - \"GET / HTTP/1.1\" 200 OK", None, "INFO", '127.0.0.1:50000 - "GET / HTTP/1.1" 200 OK'),
+    ('INFO:     127.0.0.1:50000 - "GET / HTTP/1.1" 200 OK', None, "INFO", '127.0.0.1:50000 - "GET / HTTP/1.1" 200 OK'),
     ("[2024-01-02 15:04:05,123: INFO/MainProcess] celery@host ready.", JAN, "INFO", "celery@host ready."),
     ("[2024-01-02 15:04:05,123] ERROR in app: Exception on / [GET]", JAN, "ERROR", "Exception on / [GET]"),
     ("[2024-01-02, 15:04:05 UTC] {taskinstance.py:1327} INFO - Executing task", JAN, "INFO", "Executing task"),

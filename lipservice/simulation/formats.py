@@ -62,12 +62,11 @@ _DOTTED = r"(?:[A-Za-z_][\w$-]*(?:[./]|::))+[\w$<>-]+"
 _NAME = rf"(?:{_DOTTED}(?::[\w<>]+)?(?::\d+)?|[\w$<>-]+:\d+)(?:\s*[:|]\s+|\s+-\s+|\s+(?=\S)|$)"
 _BEHIND_LEVEL = rf"[\]>)|:,\s-]*(?:\d+\s+)?(?:\[[^\[\]]*\][\s:|-]*)?(?:{_NAME}|--?\s+)?[|:\s]*"
 # What may stand between a timestamp and a level: brackets, numbers, names with a dot or a
-# digit, and at most one plain word. All of it bounded: lines are not to be trusted.
-_FIELDS = (
-    r"(?:[\s|,:-]{0,40}(?:\[[^\]]{0,200}\]|\{[^}]{0,200}\}|\([^)]{0,200}\)|<[^>]{0,200}>)"
-    r"|[\s|,:-]{1,40}(?:\d{1,40}|[\w$-]{0,60}[./\d:@][\w$./:@-]{0,80})(?![\w$./@-])){0,4}?"
-    r"(?:[\s|,:-]{1,40}[a-z_][\w-]{0,60})?"
-)
+# digit, and at most one plain word. Lines are not to be trusted: everything is bounded, and what
+# separates cannot be part of what is separated, so that there is one way to match.
+_GAP = r"(?:\s{0,10}[|,;]\s{0,10}|\s{1,10}(?:[:-]{1,2}\s{1,10})?)"
+_FIELD = r"(?:(?=[^\s|,;]{0,60}[./\d:@\]>)}])[^\s|,;]{1,120}|[\[({<][^\])}>]{0,200}[\])}>])"
+_FIELDS = rf":?(?:\[[^\]]{{0,200}}\])?(?:{_GAP}{_FIELD}){{0,4}}?(?:{_GAP}[a-z_][\w-]{{0,60}})?:?"
 _TAG = r"(?:(?P<tag>(?:-- )?[^\s:\[\]]+(?: [\d.]+)?(?:\[[^\]]*\])?):(?:\s+|$))?"
 _SYSLOG_BODY = (
     r"(?P<time>[A-Z][a-z]{2} [ \d]?\d(?: \d{4})? \d\d:\d\d:\d\d)(?:\.\d+)?:? (?P<host>[\w.:@/-]+) "
@@ -205,7 +204,7 @@ class LineFormat:
     One format: a regular expression for what stands before the message. Immutable.
 
     Groups: `time` and `zone`, `level` (or `level2`, `level3` in other branches), and `message`
-    where something stands behind it.
+    where something stands behind it. `loose` names the format that sees more than this one.
     """
 
     __slots__ = ("_finish", "_levels", "_match", "_picks", "_yearless", "loose", "name", "starts")
@@ -218,7 +217,7 @@ class LineFormat:
         *,
         finish: _Finish | None = None,
         yearless: bool = False,
-        loose: bool = False,
+        loose: str = "",
     ) -> None:
         present = re.compile(pattern).groupindex
         wanted = ("time", "zone", "level", "message")
@@ -434,7 +433,9 @@ _FORMATS: Final = (
     LineFormat(
         "timestamp, level", _DIGIT + _LETTER + "[(<",
         rf"[\[(<]?{ANY_TIME}[\])>]?{_FIELDS}"
-        rf"(?:[\s|,:-]+{_SHOUTED}(?![\w.])|[\s|,:-]*[\[<(|]\s*(?P<level2>{ANY_LEVEL})\s*[\]>)|]){_BEHIND_LEVEL}",
+        rf"(?:{_GAP}{_SHOUTED}(?![\w.])"
+        rf"|(?:{_GAP})?[\[<(]\s{{0,10}}(?P<level2>{ANY_LEVEL})\s{{0,10}}[\]>)]"
+        rf"|{_GAP}(?P<level3>{ANY_LEVEL})\s{{0,10}}\|){_BEHIND_LEVEL}",
         yearless=True,
     ),
     LineFormat(
@@ -446,14 +447,14 @@ _FORMATS: Final = (
         "timestamp", _DIGIT + _LETTER + "[(<",
         rf"[\[(<]?{ANY_TIME}[\])>]?(?:[\s|:,-]+|$)",
         yearless=True,
-        loose=True,
+        loose="timestamp, level",
     ),
     LineFormat(
         "level", _LETTER + "[",
         rf"(?:\[\s*(?P<level2>{ANY_LEVEL})\s*\]\s*(?:{_NAME}|\[[^\[\]]*\]\s*)?[:-]?\s*"
         rf"|{_SHOUTED}(?![\w.])(?:\s*[:|-]\s+|\s+)(?:{_NAME})?"
         rf"|(?P<level3>{ANY_LEVEL})(?::\s+|\s+[|-]\s+)(?:{_NAME})?)",
-        loose=True,
+        loose="level, timestamp",
     ),
 )  # fmt: skip
 
@@ -495,7 +496,8 @@ class LineParser:
         self.years = Years(latest)
         self._latest = latest
         self._custom = custom
-        self._front = custom
+        #: What is tried before all others.
+        self._fronts: tuple[LineFormat, ...] = (custom,) if custom else ()
         self._hits: Counter[LineFormat] = Counter()
         self._columns: dict[LineFormat, re.Pattern[str]] = {}
         self._depth = depth
@@ -510,8 +512,7 @@ class LineParser:
         """What *text*, one line without its end, holds. Never raises."""
         if "\x1b" in text:
             text = _COLOURS.sub("", text)
-        front = self._front
-        if front is not None:
+        for front in self._fronts:
             line = front.parse(text, self)
             if line is not None:
                 self._hits[front] += 1
@@ -591,9 +592,18 @@ class LineParser:
         return (UNKNOWN, None, None, text), None
 
     def _promote(self, found: LineFormat) -> None:
-        """Try *found* first from now on; a loose format only once it has proved itself."""
-        if self._custom is None and (not found.loose or self._hits[found] == _TRUSTED_AFTER):
-            self._front = found
+        """
+        Try *found* first from now on.
+
+        A loose format is promoted only once it has proved itself, and even then behind the one
+        that sees what it does not: no level may be missed because most lines have none.
+        """
+        if self._custom is not None:
+            return
+        if not found.loose:
+            self._fronts = (found,)
+        elif self._hits[found] == _TRUSTED_AFTER:
+            self._fronts = (*(each for each in _FORMATS if each.name == found.loose), found)
 
     def _without_name(self, found: LineFormat, line: Line) -> Line:
         match = self._columns[found].match(line[3])

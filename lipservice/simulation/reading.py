@@ -136,11 +136,13 @@ class Source:
             )
         unpacker = next((make for magic, make in _UNPACKERS if start.startswith(magic)), None)
         stream: io.BufferedIOBase = unpacker(file) if unpacker else file
+        # read1 gives what an archive holds up to the place where it is broken.
+        read = stream.read1 if unpacker else stream.read
         done = 0
         while True:
             try:
                 with _readable(self.name):
-                    block = stream.read(_BLOCK)
+                    block = read(_BLOCK)
             except _BROKEN as error:
                 reading.troubles.append(
                     f"{self.name}: the archive is broken ({error}); read up to there"

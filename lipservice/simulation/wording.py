@@ -22,7 +22,7 @@ def bytes_words(size: float) -> str:
 
 
 def percent(share: float) -> str:
-    """`12 %`; never a false 0 % or 100 %."""
+    """`12 %`; 0 % and 100 % only where they are exact."""
     value = 100.0 * share
     if value <= 0:
         return "0 %"
@@ -35,7 +35,7 @@ def percent(share: float) -> str:
     if value < 9.95:
         return f"{value:.1f} %".replace(".0 %", " %")
     if value > 99.95:
-        return ">99.9 %"
+        return "99.9 %"
     if value >= 99.5:
         return f"{value:.1f} %"
     return f"{value:.0f} %"
@@ -95,7 +95,8 @@ def rate_of_records(per_minute: float) -> str:
     """`48 records a minute`, or a day where they are rarer."""
     if per_minute >= 0.95:
         return f"{per_minute:,.0f} records a minute"
-    return f"{per_minute * 1440:,.1f} records a day"
+    per_day = per_minute * 1440
+    return f"{per_day:,.0f} records a day" if per_day >= 9.5 else f"{per_day:.1f} records a day"
 
 
 def pattern_words(report: Report) -> str:
