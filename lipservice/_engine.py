@@ -43,6 +43,7 @@ from lipservice.patterns import (
     PatternStats,
     SeverityTable,
     counts_of,
+    memory_of,
     shadowed_of,
 )
 from lipservice.policy import SamplingPolicy
@@ -691,6 +692,14 @@ class DecisionEngine:
             totals.capped,
             totals.shadowed,
         )
+
+    def memory(self) -> dict[str, int]:
+        """Entries and bytes of the pattern table and of the caches of texts that lead to it."""
+        with self._lock:
+            tables = list(self._tables.values())
+            sizes = [memory_of(table) for table in tables]
+        names = ("patterns", "pattern_bytes", "cached_texts", "cached_text_bytes")
+        return {name: sum(size[i] for size in sizes) for i, name in enumerate(names)}
 
     # ------------------------------------------------------------------ forks
 

@@ -26,8 +26,12 @@ from typing import Any, Final
 
 from lipservice._fork import on_fork, reset_if_forked
 
-#: Seconds that the interpreter's exit may wait for all workers together.
+#: Seconds that `stop` waits, where nothing else is said.
 EXIT_SECONDS: Final = 2.0
+
+#: Seconds that the interpreter's exit waits for all workers together: with the interpreter's own
+#: work it stays within 2 s.
+_AT_EXIT_SECONDS: Final = 1.8
 
 _LONGEST_PAUSE: Final = 3600.0
 _SHORTEST_PAUSE: Final = 0.01
@@ -44,7 +48,7 @@ class _Idents(set[int]):
         self.clear()
 
 
-#: Idents of the running LipService threads; empty unless one runs.
+#: Idents of the LipService threads that are at work; empty while all of them wait.
 OWN_THREADS: Final = _Idents()
 
 
@@ -294,8 +298,7 @@ class Worker:
 def _serve(ref: weakref.ref[Worker], inbox: queue.SimpleQueue[str], pause: Pause) -> None:
     error: BaseException | None = None
     try:
-        with own_thread():
-            _serve_until_told(ref, inbox, pause)
+        _serve_until_told(ref, inbox, pause)
     except BaseException as raised:  # outside any task, e.g. an asynchronous exception
         error = raised
     worker = ref()
@@ -309,7 +312,8 @@ def _serve_until_told(
     woken = ""
     while True:
         worker = ref()
-        delay = None if worker is None else worker._turn(inbox, woken)  # noqa: SLF001
+        with own_thread():  # only while it works, so that the set is empty most of the time
+            delay = None if worker is None else worker._turn(inbox, woken)  # noqa: SLF001
         del worker  # held only while it works
         if delay is None:
             return
@@ -358,10 +362,10 @@ def _at_exit() -> None:
     """Stop all workers within one common deadline; starts no thread, raises nothing."""
     global _exiting  # noqa: PLW0603 - the interpreter exits once
     _exiting = True
-    until = time.monotonic() + EXIT_SECONDS
+    until = time.monotonic() + _AT_EXIT_SECONDS
     running = [worker for ref in list(_workers.values()) if (worker := ref()) is not None]
     unasked = [worker for worker in running if not worker.health()["stopped"]]
     for worker in unasked:
-        worker._ask_to_stop(EXIT_SECONDS)  # noqa: SLF001 - same module
+        worker._ask_to_stop(_AT_EXIT_SECONDS)  # noqa: SLF001 - same module
     for worker in unasked:
         worker._await_end(until - time.monotonic())  # noqa: SLF001

@@ -17,10 +17,11 @@ Invariants of a cell (docs/explanation/exact-counts.md says why they hold under 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lipservice.severity import PROTECTED_SEVERITIES
 
@@ -207,3 +208,18 @@ class SeverityTable:
     def every_cell(self) -> list[Cell]:
         """All cells with the overflow buckets, as a list of its own."""
         return [*self.index.values(), self.overflow, self.overflow_protected]
+
+
+def memory_of(table: SeverityTable) -> tuple[int, int, int, int]:
+    """Patterns and their bytes, cached texts and theirs, as `sys.getsizeof` measures."""
+    cells = table.every_cell()
+    pattern_bytes = sys.getsizeof(table.index) + sum(map(_bytes_of, cells))
+    caches: tuple[dict[Any, Cell], ...] = (table.messages, table.formats, table.texts)
+    texts = [text for cache in caches for text in list(cache)]
+    text_bytes = sum(map(sys.getsizeof, caches)) + sum(map(sys.getsizeof, texts))
+    return len(table.index), pattern_bytes, len(texts), text_bytes
+
+
+def _bytes_of(cell: Cell) -> int:
+    own = (cell.key, cell.signature, cell.left, cell.base, cell.volume, cell.first_seen)
+    return sys.getsizeof(cell) + sum(map(sys.getsizeof, own))
