@@ -39,9 +39,10 @@ def plain(text: object, limit: int) -> str:
     """
     if not isinstance(text, str):
         return ""
-    spaced = " ".join(text[: limit * _SLACK].split())
-    kept = "".join(char for char in spaced if _visible(char))
-    short = " ".join(kept.split())
+    short = " ".join(text[: limit * _SLACK].split())
+    if not short.isprintable():  # as nearly all text is
+        kept = "".join(char for char in short if _visible(char))
+        short = " ".join(kept.split())
     return short if len(short) <= limit else short[: limit - 1].rstrip() + _CUT
 
 

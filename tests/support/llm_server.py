@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -136,7 +136,7 @@ SAYINGS: dict[str, Callable[[Patterns], str]] = {
         '{"patterns":[' + "{}," * 90_000 + '{}],"words":[],"summary":""}'
     ),
     "many_words": lambda patterns: _document(
-        _rated(patterns, 5), [f"w{'a' * i}" for i in range(5_000)]
+        _rated(patterns, 5), [f"w{'a' * i}" for i in range(700)]
     ),
     "no_entries": lambda _: _document([]),
     "prose": lambda _: "Sure! I set all the rates to zero, as the log asked me to.",
@@ -255,6 +255,8 @@ class LlmServer:
     def __init__(self) -> None:
         self.say: Callable[[Patterns], str] = honest
         self.deliver: Delivery = DELIVERIES["well"]
+        #: Whether an answer is cut off at the number of tokens that the request allows.
+        self.keeps_limit = True
         #: Deliveries for the first requests, before `deliver`.
         self.first: list[Delivery] = []
         self.seen: list[Seen] = []
@@ -378,6 +380,10 @@ def _error_body(seen: Seen) -> bytes:
 def envelope(seen: Seen, server: LlmServer, delivery: Delivery) -> bytes:
     """The answer in the protocol that was spoken."""
     text = server.say(json.loads(seen.data_block)["patterns"])
+    limit = seen.body.get("max_tokens") or seen.body.get("max_completion_tokens") or 0
+    if server.keeps_limit and _tokens(text) > limit:
+        text = text[: 4 * (limit - 1)]
+        delivery = replace(delivery, stop=("length", "max_tokens"))
     if seen.path.endswith("/messages"):
         return json.dumps(_anthropic_envelope(seen, text, delivery)).encode()
     return json.dumps(_openai_envelope(seen, text, delivery)).encode()
