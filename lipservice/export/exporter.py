@@ -360,11 +360,17 @@ class PostHogOTLPExporter:
         }
 
     def _in_hand(self) -> int:
-        """Records that wait in memory, those of a request under way among them."""
-        flying = self._in_flight
-        batches = [*self._pending, *([flying] if flying else [])]
-        in_batches = sum(len(batch.items) for batch in batches if batch.path is None)
-        return len(self._lanes) + self._encoding + in_batches
+        """
+        Records that wait in memory, those of a request under way among them.
+
+        Looked up in the order of their way, each stage of which lets go only of what the next
+        has: so a record on the move may be seen twice, but is never overlooked.
+        """
+        waiting = len(self._lanes) + self._encoding
+        with self._settling:
+            flying = self._in_flight
+            batches = [*self._pending, *([flying] if flying else [])]
+        return waiting + sum(len(batch.items) for batch in batches if batch.path is None)
 
     # ------------------------------------------------------------------ in the worker's thread
 
@@ -438,7 +444,7 @@ class PostHogOTLPExporter:
                 self._flush_at = self._clock() + self._config.flush_interval
 
     def _take_from_lanes(self) -> None:
-        self._encoding = self._config.batch_size  # about; exact while nothing moves
+        self._encoding = 1  # before they leave the lanes: see `_in_hand`
         while entries := self._lanes.take(self._config.batch_size):
             self._encoding = len(entries)
             self._counts.taken += len(entries)
