@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import lipservice
-from lipservice._transport import _retry_after
+from lipservice._transport import _Reader, _retry_after
 from lipservice.client import (
     LipServiceClient,
     Report,
@@ -178,6 +179,24 @@ class TestBounds:
         server.behave("drip_headers")
 
         assert client.report(report_of(), seconds=0.2).problem.kind == "timeout"
+
+    def test_every_read_is_given_only_the_time_that_is_left(self):
+        """So that silence in the end costs no more than silence in the beginning."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.settimeout(7.0)
+            left = iter([5.0, 9.0, 2.0, 0.0])
+            reader = _Reader(ours.makefile("rb", buffering=0), ours, lambda: next(left))
+            given = []
+            for _ in range(3):
+                theirs.sendall(b"x")
+                reader.readinto(bytearray(1))
+                given.append(ours.gettimeout())
+            with pytest.raises(TimeoutError):
+                reader.readinto(bytearray(1))
+            reader.close()
+
+        assert given == [5.0, 5.0, 2.0]
 
     def test_a_huge_answer_is_not_read_to_its_end(self, server, client):
         server.behave("huge")

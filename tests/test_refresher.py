@@ -845,7 +845,15 @@ def run_program(tmp_path, script, *args, seconds=100):
     program = tmp_path / "program.py"
     program.write_text(CHILD + textwrap.dedent(script))
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", program, *map(str, args)],
+        [
+            sys.executable,
+            "-W",
+            "ignore:This process:DeprecationWarning",  # of every fork with threads, since 3.12
+            "-X",
+            "faulthandler",
+            program,
+            *map(str, args),
+        ],
         capture_output=True,
         text=True,
         timeout=seconds,
