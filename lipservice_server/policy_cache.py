@@ -52,6 +52,8 @@ class Body:
     plain: bytes
     #: Compressed, or None where it is not worth it.
     gzipped: bytes | None
+    plain_headers: list[tuple[str, str]]
+    gzipped_headers: list[tuple[str, str]]
 
 
 @dataclass(slots=True)
@@ -89,16 +91,24 @@ class Entry:
         number = b"null" if share is None else str(share).encode()
         plain = self.head + number + self.tail
         worth = len(plain) >= _WORTH_COMPRESSING
+        gzipped = gzip.compress(plain, 6, mtime=0) if worth else None
+        etag = f'W/"{self.tag}-{number.decode()}"'
         body = Body(
-            etag=f'W/"{self.tag}-{number.decode()}"',
+            etag=etag,
             plain=plain,
-            gzipped=gzip.compress(plain, 6, mtime=0) if worth else None,
+            gzipped=gzipped,
+            plain_headers=_headers(etag, plain),
+            gzipped_headers=_headers(etag, gzipped or b""),
         )
         self.bodies[share] = body
         while len(self.bodies) > _MOST_BODIES:
             with suppress(KeyError):  # another thread was first
                 self.bodies.popitem(last=False)
         return body
+
+
+def _headers(etag: str, body: bytes) -> list[tuple[str, str]]:
+    return [("ETag", etag), ("Content-Length", str(len(body)))]
 
 
 class PolicyCache:

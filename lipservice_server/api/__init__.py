@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Final
 
 from flask import Blueprint, Flask, Response
-from werkzeug.exceptions import HTTPException
 
 from lipservice_server import metrics
 from lipservice_server.api import schemas
+from lipservice_server.api.active import FrontDoor, add_active
 from lipservice_server.api.openapi import make_openapi
 from lipservice_server.api.patterns import add_patterns
 from lipservice_server.api.policies import add_policies
+from lipservice_server.api.problems import add_problems
 from lipservice_server.api.routing import Api, Endpoint
 from lipservice_server.api.services import add_services
 from lipservice_server.api.teams import add_teams
-from lipservice_server.errors import DatabaseAwayError, ServerError, UnauthorizedError
+from lipservice_server.errors import DatabaseAwayError
 from lipservice_server.runtime import Runtime
 
 #: Where every path of the API begins.
 PREFIX: Final = "/api/v1"
 
-_log = logging.getLogger(__name__)
-
 
 def add_api(app: Flask, runtime: Runtime) -> list[Endpoint]:
     """Add every endpoint to *app*; the endpoints as they were declared."""
     api = Api(runtime, Blueprint("api", __name__, url_prefix=PREFIX))
+    add_active(api)
     add_policies(api)
     add_patterns(api)
     add_services(api)
@@ -39,7 +38,8 @@ def add_api(app: Flask, runtime: Runtime) -> list[Endpoint]:
     _add_openapi(api, endpoints)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(state.blueprint)
-    _add_errors(app, runtime)
+    add_problems(app, runtime)
+    app.wsgi_app = FrontDoor(runtime, app.wsgi_app)  # type: ignore[method-assign]  # as Flask says
     return [*endpoints, api.endpoints[-1]]
 
 
@@ -85,40 +85,3 @@ def _public(rule: str, name: str, summary: str, answer: type[schemas.Health] | N
         rule=rule, method="GET", name=name, summary=summary, scopes=(), query=None, body=None,
         answer=answer, status=200, whole_team=False,
     )  # fmt: skip
-
-
-def _add_errors(app: Flask, runtime: Runtime) -> None:
-    def ours(error: ServerError) -> Response:
-        response = _error(error.status, error.code, error.message, error.details)
-        if error.retry_after is not None:
-            response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
-        if isinstance(error, UnauthorizedError):
-            response.headers["WWW-Authenticate"] = 'Bearer realm="lipservice"'
-        runtime.metrics.answered("error", error.status)
-        return response
-
-    def http(error: HTTPException) -> Response:
-        status = error.code or 500
-        name = error.name.lower().replace(" ", "_")
-        response = _error(status, name, f"{error.name}.", [])
-        for header, value in error.get_headers():
-            if header == "Allow":
-                response.headers[header] = value
-        runtime.metrics.answered("error", status)
-        return response
-
-    def unexpected(error: Exception) -> Response:
-        _log.error("a request failed", exc_info=error)
-        runtime.metrics.answered("error", 500)
-        return _error(500, "error", "The server failed; its log says how.", [])
-
-    app.register_error_handler(ServerError, ours)
-    app.register_error_handler(HTTPException, http)
-    app.register_error_handler(Exception, unexpected)
-
-
-def _error(status: int, code: str, message: str, details: list[dict[str, str]]) -> Response:
-    body = {"error": {"code": code, "message": message, "details": details}}
-    response = Response(json.dumps(body), status, mimetype="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response

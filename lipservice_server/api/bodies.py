@@ -63,20 +63,13 @@ def refuse_double_keys(body: bytes, keys: int) -> None:
     """
     Refuse a body in which an object names a key twice.
 
-    *keys* is how many the parsed body has. Where no more colons after a quote stand in the text,
-    none can be double, and the slow look is spared.
+    *keys* is how many the parsed body has. Where no more quotes stand before a colon in the text,
+    spaces aside, none can be double, and the slow look is spared.
 
     Raises:
         InvalidError: A key is named twice.
     """
-    if (
-        body.count(b'":')
-        + body.count(b" :")
-        + body.count(b"\t:")
-        + body.count(b"\n:")
-        + body.count(b"\r:")
-        > keys
-    ):
+    if body.translate(None, b" \t\r\n").count(b'":') > keys:
         find_double_keys(body)
 
 

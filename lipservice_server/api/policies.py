@@ -1,116 +1,23 @@
-"""Policies: the active one, generation, history, drafts, activation, differences."""
+"""Policies: generation, history, drafts, activation, differences. The active one: `active`."""
 
 from __future__ import annotations
 
 import time
-from functools import lru_cache
-from typing import Any, Final
-from urllib.parse import parse_qsl
-
-from flask import Response, request
-from pydantic import ValidationError
+from typing import Any
 
 from lipservice.policy import SamplingPolicy
 from lipservice_server.api import schemas
-from lipservice_server.api.bodies import explain
-from lipservice_server.api.routing import Api, Call, Endpoint, Scope, admit
+from lipservice_server.api.routing import Api, Call
 from lipservice_server.diff import diff_documents
 from lipservice_server.errors import ConflictError, InvalidError
 from lipservice_server.generation import Wish, generate_policy
 
-_SCOPES: Final[tuple[Scope, ...]] = ("ingest", "read")
-
 
 def add_policies(api: Api) -> None:
     """Declare the endpoints."""
-    _add_active(api)
     _add_generate(api)
     _add_history(api)
     _add_changes(api)
-
-
-def _add_active(api: Api) -> None:
-    runtime = api.runtime
-    cache, limits, answered = (
-        runtime.cache,
-        runtime.limits,
-        runtime.metrics.answered,
-    )
-
-    def active() -> Response:
-        runtime.watcher.ensure_started()
-        environ = request.environ
-        identity = admit(
-            runtime,
-            environ.get("HTTP_AUTHORIZATION"),
-            environ.get("REMOTE_ADDR", ""),
-            _SCOPES,
-        )
-        limits.take("poll", identity.key_id)
-        named, instance_id = _read_active_query(environ["QUERY_STRING"])
-        name = named or identity.service_name
-        if name is None or (identity.service_name and name != identity.service_name):
-            name = Call(identity, None, None, request).service(named)
-        key = (identity.team_id, name)
-        entry = cache.peek(key)
-        if entry is None:
-            with runtime.admission.database.passing():
-                entry = cache.load(key)
-        body = entry.body(instance_id)
-        if _matches(environ.get("HTTP_IF_NONE_MATCH"), body.etag):
-            response = Response(status=304)
-        elif body.gzipped is not None and "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
-            response = Response(body.gzipped, mimetype="application/json")
-            response.headers["Content-Encoding"] = "gzip"
-        else:
-            response = Response(body.plain, mimetype="application/json")
-        headers = response.headers
-        headers["ETag"] = body.etag
-        headers["Cache-Control"] = "private, no-cache"
-        headers["Vary"] = "Accept-Encoding, Authorization"
-        answered("active", response.status_code)
-        return response
-
-    api.bare(
-        Endpoint(
-            rule="/policies/active",
-            method="GET",
-            name="active",
-            summary="The active policy of a service, with the share of one instance.",
-            scopes=_SCOPES,
-            query=schemas.ActiveQuery,
-            body=None,
-            answer=schemas.PolicyDocument,
-            status=200,
-            whole_team=False,
-        ),
-        active,
-    )
-
-
-@lru_cache(maxsize=20_000)
-def _read_active_query(text: str) -> tuple[str | None, str | None]:
-    """The two parameters; instances ask the same again and again."""
-    given: dict[str, str] = {}
-    for name, value in parse_qsl(text, keep_blank_values=True, max_num_fields=20):
-        if name in given:
-            raise InvalidError(f"{name[:40]} is given more than once")
-        given[name] = value
-    try:
-        query = schemas.ActiveQuery.model_validate_strings(given, strict=False)
-    except ValidationError as error:
-        raise explain(error) from None
-    return query.service_name, query.instance_id
-
-
-def _matches(header: str | None, etag: str) -> bool:
-    """If-None-Match, compared weakly as RFC 9110 (13.1.2) has it."""
-    if header is None:
-        return False
-    if header in (etag, "*"):
-        return True
-    wanted = etag.removeprefix("W/")
-    return any(part.strip().removeprefix("W/") == wanted for part in header.split(","))
 
 
 def _add_generate(api: Api) -> None:

@@ -35,6 +35,7 @@ STATEMENTS = (
         severity TEXT NOT NULL, first_seen BIGINT NOT NULL, last_seen BIGINT NOT NULL,
         count BIGINT NOT NULL, kept BIGINT NOT NULL, bytes BIGINT NOT NULL,
         kept_bytes BIGINT NOT NULL, errors BIGINT NOT NULL, rate DOUBLE PRECISION NOT NULL,
+        reported_at BIGINT NOT NULL,
         rolled_count BIGINT NOT NULL DEFAULT 0, rolled_kept BIGINT NOT NULL DEFAULT 0,
         rolled_bytes BIGINT NOT NULL DEFAULT 0, rolled_kept_bytes BIGINT NOT NULL DEFAULT 0,
         rolled_errors BIGINT NOT NULL DEFAULT 0,

@@ -182,7 +182,7 @@ class Patterns:
             " sum(bytes) AS bytes, sum(errors) AS errors FROM pattern_day"
             " WHERE service_id = ? AND day >= ? GROUP BY signature) d"
             " ON d.signature = p.signature"
-            " WHERE p.service_id = ? AND p.last_seen >= ? ORDER BY p.signature",
+            " WHERE p.service_id = ? AND p.reported_at >= ? ORDER BY p.signature",
             service["id"],
             int(now) // 86_400 - days + 1,
             service["id"],

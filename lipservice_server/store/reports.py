@@ -35,6 +35,7 @@ _PATTERNS: Final = Bulk(
         "kept_bytes": "bigint",
         "errors": "bigint",
         "rate": "double precision",
+        "reported_at": "bigint",
     },
     key=("service_id", "signature"),
     update=(
@@ -42,6 +43,7 @@ _PATTERNS: Final = Bulk(
         " bytes = pattern.bytes + excluded.bytes,"
         " kept_bytes = pattern.kept_bytes + excluded.kept_bytes,"
         " errors = pattern.errors + excluded.errors, rate = excluded.rate,"
+        " reported_at = excluded.reported_at,"
         " severity = excluded.severity, last_seen ="
         " CASE WHEN excluded.last_seen > pattern.last_seen"
         " THEN excluded.last_seen ELSE pattern.last_seen END,"
@@ -154,8 +156,8 @@ class Reports:
     def _add(
         self, service_id: int, team_id: int, intake: Intake, sender: Sender | None, now: float
     ) -> None:
-        start = (service_id,)
-        _PATTERNS.apply(self._db, [start + row for row in intake.rows])
+        start, end = (service_id,), (int(now),)
+        _PATTERNS.apply(self._db, [start + row + end for row in intake.rows])
         self._add_hour(service_id, intake, now)
         if sender is not None:
             self._add_instance(service_id, intake, sender, now)

@@ -58,13 +58,13 @@ class Rollups:
         Forget old volume and patterns not seen for long; how many rows.
 
         *hours_before* and *days_before* are the first hour and day (since 1970) that stay; patterns
-        last seen before *unseen_since* (Unix time) go, unless they are pinned.
+        last reported before *unseen_since* (Unix time) go, unless they are pinned.
         """
         gone = self._prune_periods("hour", service_id, hours_before)
         gone += self._prune_periods("day", service_id, days_before)
         with self._db.transaction():
             gone += self._db.execute(
-                "DELETE FROM pattern WHERE service_id = ? AND last_seen < ?"
+                "DELETE FROM pattern WHERE service_id = ? AND reported_at < ?"
                 " AND count = rolled_count AND signature NOT IN"
                 " (SELECT signature FROM override WHERE service_id = ?)",
                 service_id,

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,35 +44,28 @@ def free_port() -> int:
 
 
 class Postgres:
-    """A cluster of its own in a temporary directory."""
+    """A cluster of its own in a directory of its own: pytest's are closed to the user postgres."""
 
-    def __init__(self, directory: Path) -> None:
-        binaries = _PG_BIN or (
-            Path(shutil.which("initdb")).parent if shutil.which("initdb") else None
-        )
+    def __init__(self) -> None:
+        found = shutil.which("initdb")
+        binaries = _PG_BIN or (Path(found).parent if found else None)
         if binaries is None:
             absent("PostgreSQL (initdb)")
-        self._bin, self.directory, self.port = binaries, directory, free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="lipservice-pg-"))
+        self._bin, self.port = binaries, free_port()
         self._user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
         if self._user:
-            shutil.chown(directory, "postgres", "postgres")
-            # pytest keeps its directories closed to others.
-            for parent in list(directory.parents)[:4]:
-                if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
+            shutil.chown(self.directory, "postgres", "postgres")
         self._run(
-            "initdb",
-            "-D",
-            str(directory / "data"),
-            "-A",
-            "trust",
-            "-U",
-            "postgres",
-            "-E",
-            "UTF8",
-            "--no-sync",
-        )
+            "initdb", "-D", str(self.directory / "data"), "-A", "trust", "-U", "postgres",
+            "-E", "UTF8", "--no-sync",
+        )  # fmt: skip
         self.start()
+
+    def end(self) -> None:
+        """Stop the cluster and remove its files."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self) -> None:
         options = f"-k {self.directory} -p {self.port} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=60"
@@ -115,28 +109,14 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
 
     def _run(self, program: str, *arguments: str) -> None:
-        done = (
-            subprocess.run(
+        # Into a file: the server inherits pg_ctl's output, and a pipe would never end.
+        with (self.directory / f"{program}.out").open("wb") as output:
+            done = subprocess.run(
                 [*self._user, str(self._bin / program), *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=60,
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                check=False,
-            )
-            if program != "pg_ctl"
-            else subprocess.run(
-                # The server inherits pg_ctl's output: a pipe would never end.
-                [*self._user, str(self._bin / program), *arguments],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=60,
-                cwd=self.directory,
-                check=False,
-            )
-        )
-        assert done.returncode == 0, (program, done.stdout)
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                timeout=60, cwd=self.directory, check=False,
+            )  # fmt: skip
+        assert done.returncode == 0, (self.directory / f"{program}.out").read_text()
 
 
 def _children(pid: int) -> list[int]:
