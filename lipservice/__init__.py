@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from lipservice.patterns import PatternStats as PatternStats
     from lipservice.policy import SamplingPolicy as SamplingPolicy
     from lipservice.sampler import AdaptiveSampler as AdaptiveSampler
+    from lipservice.scope import RecorderLimits as RecorderLimits
+    from lipservice.scope import keep_request as keep_request
+    from lipservice.scope import recorder_totals as recorder_totals
+    from lipservice.scope import request as request
 
 #: Public name -> the module that holds it; tests/test_public_api.py pins it.
 _HOMES = {
@@ -66,6 +70,10 @@ _HOMES = {
     "get_logger": "lipservice.configure",
     "sampling_bound_logger": "lipservice.integrations.structlog",
     "sampling_logger_class": "lipservice.integrations.stdlib",
+    "RecorderLimits": "lipservice.scope",
+    "keep_request": "lipservice.scope",
+    "recorder_totals": "lipservice.scope",
+    "request": "lipservice.scope",
     "shutdown": "lipservice.configure",
 }
 

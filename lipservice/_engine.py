@@ -57,6 +57,8 @@ from lipservice.signature import (
 )
 
 if TYPE_CHECKING:
+    from lipservice.scope import RequestScope
+
     Severity = str | int
 
 #: Cells handled per hold of the lock in background work: well under a millisecond.
@@ -73,6 +75,7 @@ _MAX_SPELLINGS: Final = 256
 #: The limit's share that scaled rates aim at; the window guards the rest.
 _AIM: Final = 0.9
 
+_ZERO: Final = ord("0")  # looked for as a number: CPython is slow to look for bytes in bytes
 _getpid: Final = os.getpid
 _log: Final = math.log
 _new_tuple: Final = tuple.__new__
@@ -206,6 +209,31 @@ class DecisionEngine:
         except Exception as error:
             return self._decide_in_doubt(self.decide_format, format_string, severity, error)
 
+    def decide_scoped(
+        self, text: str, severity: Severity, scope: RequestScope, *, is_format: bool
+    ) -> Decision | None:
+        """
+        As `decide_format` or `decide_message`, with the random number of a request.
+
+        Counting needs no countdown: two additions, each on its own as atomic as the hot path's.
+        """
+        try:
+            tables = self._formats if is_format else self._messages
+            cell = tables[severity].get(text)
+            if cell is None:
+                find = self._find_format if is_format else self._find_message
+                cell = find(text, severity)
+            rate = cell.rate
+            if cell.retired or cell.rule != "rate" or not _LEAST_RATE < rate < 1.0:
+                return self._decide_alone(cell, None if is_format else text)
+            keep = scope.keeps(cell, rate)
+            if keep is None:
+                return self._decide_alone(cell, None if is_format else text)
+            return self._count_scoped(cell, rate, keep=keep)
+        except Exception as error:
+            decide = self.decide_format if is_format else self.decide_message
+            return self._decide_in_doubt(decide, text, severity, error)
+
     def should_sample(self, message: str, severity: str) -> bool:
         """
         Whether to keep a record with this message; counts it.
@@ -258,6 +286,37 @@ class DecisionEngine:
         self._doubtful += 1
         return Decision("", 1.0, 1.0, "doubt", self._policy_name)
 
+    def _decide_alone(self, cell: Cell, message: str | None) -> Decision | None:
+        """The end of the hot path, for a cell that was found."""
+        if cell.left > 0:
+            cell.left -= 1
+            return cell.if_dropped
+        if cell.left <= KEEP_ALL:
+            cell.left -= 1
+            return cell.if_kept
+        return self._settle(cell, message)
+
+    def _count_scoped(self, cell: Cell, rate: float, *, keep: bool) -> Decision | None:
+        window = self._window
+        capped = 0
+        if keep and window is not None:
+            with self._lock:
+                chance = window.chance()
+                if chance >= 1.0 or self._random() < chance:
+                    window.take()
+                    rate *= chance
+                else:
+                    keep, capped = False, 1
+        cell.base += 1
+        cell.capped += capped
+        if not keep:
+            return cell.if_dropped
+        cell.kept += 1
+        if cell.if_dropped is not None:
+            return self._sure(cell, "shadow")
+        unmeasured = cell if cell.sized < 32 or cell.base & 15 == 0 else None
+        return Decision(cell.signature, rate, 1.0 / rate, "request", self._policy_name, unmeasured)
+
     # ------------------------------------------------------------------ texts not met before
 
     def _find_message(self, message: str, severity: Severity) -> Cell:
@@ -266,7 +325,7 @@ class DecisionEngine:
         cell = table.texts.get(folded)
         if cell is None:
             cell = self._admit(table, folded)
-            if b"0" in folded:
+            if _ZERO in folded:
                 table.remember_text(folded, cell)
             else:  # no number in it: likely to come again to the letter
                 table.remember_message(message, cell)

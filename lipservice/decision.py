@@ -22,7 +22,8 @@ class Decision(NamedTuple):
     rate: float
     #: 1/rate: how many records this one stands for.
     weight: float
-    #: "error", "protected", "first", "rate", "shadow", "reentered" or "doubt".
+    #: "error", "protected", "first", "rate", "request" (a rate, decided by the request's random
+    #: number), "shadow", "reentered" or "doubt"; on released records "released".
     rule: str
     #: Version (or id) of the policy that was in force; None if there was none.
     policy: str | None = None

@@ -7,18 +7,20 @@ loguru formats a record before it calls a sink, but asks the filter before: `fil
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import inspect
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice._worker import OWN_THREADS
 from lipservice.exceptions import ConfigurationError, MissingExtraError
-from lipservice.integrations.stdlib import OWN_LOGGERS
+from lipservice.integrations.stdlib import OWN_LOGGERS, RELEASED, stamps_of
 from lipservice.sampler import AdaptiveSampler
+from lipservice.scope import OPEN_SCOPES, RequestScope, current_scope
 
 if importlib.util.find_spec("loguru") is None:
     raise MissingExtraError("loguru", "loguru")
@@ -28,10 +30,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def decide(sampler: AdaptiveSampler, record: Record) -> bool:
+def decide(
+    sampler: AdaptiveSampler, record: Record, hold: Callable[[RequestScope], None] | None = None
+) -> bool:
     """
     Whether to keep *record*; stamps `extra` with `lipservice_*`, or the record with the weight 0
     if it is dropped. Never raises.
+
+    Args:
+        sampler: What decides.
+        record: The record.
+        hold: Hands the record to a request, should it be dropped within one.
     """
     stamps = record["extra"]
     if "lipservice_weight" in stamps:
@@ -43,6 +52,9 @@ def decide(sampler: AdaptiveSampler, record: Record) -> bool:
         return True
     if record["thread"].id in OWN_THREADS:
         return False
+    scope = current_scope() if OPEN_SCOPES else None
+    if scope is not None:
+        return _decide_in(scope, sampler, record, hold)
     decision = sampler.decide_message(record["message"], record["level"].no)
     if decision is None:
         whole["lipservice_weight"] = 0.0  # not in `extra`, where other sinks would print it
@@ -55,6 +67,30 @@ def decide(sampler: AdaptiveSampler, record: Record) -> bool:
     stamps["lipservice_policy"] = policy
     if unmeasured is not None:
         sampler.measure(decision, len(record["message"]))
+    return True
+
+
+def _decide_in(
+    scope: RequestScope,
+    sampler: AdaptiveSampler,
+    record: Record,
+    hold: Callable[[RequestScope], None] | None,
+) -> bool:
+    message, level = record["message"], record["level"].no
+    decision = sampler.decide_scoped(message, level, scope, is_format=False)
+    if decision is None:
+        if scope.failed:
+            record["extra"].update(RELEASED)
+            return True
+        record["lipservice_weight"] = 0.0  # type: ignore[typeddict-unknown-key]
+        if hold is not None:
+            hold(scope)
+        return False
+    record["extra"].update(stamps_of(decision, scope))
+    if decision.unmeasured is not None:
+        sampler.measure(decision, len(message))
+    if level >= logging.ERROR:
+        scope.keep()
     return True
 
 
@@ -161,13 +197,23 @@ class SamplingSink(_Deciding):
         return logger.add(self.target, filter=LoguruFilter(self.sampler, also=also), **options)
 
     def _keeps(self, message: Message) -> bool:
-        return decide(self._bound or default_sampler_quietly(), message.record)
+        def hold(scope: RequestScope) -> None:
+            # Formatted already: what is held is what would have been written.
+            scope.hold(lambda: self._pass_on(message), 200 + len(message))
+
+        return decide(self._bound or default_sampler_quietly(), message.record, hold)
+
+    def _pass_on(self, message: Message) -> Any:
+        raise NotImplementedError  # a path has no sink of its own: see `add`
 
 
 class _FunctionSink(SamplingSink):
     def __call__(self, message: Message) -> None:
         if self._keeps(message):
-            self.target(message)  # type: ignore[operator]
+            self._pass_on(message)
+
+    def _pass_on(self, message: Message) -> None:
+        self.target(message)  # type: ignore[operator]
 
 
 class _CoroutineSink(SamplingSink):
@@ -175,14 +221,25 @@ class _CoroutineSink(SamplingSink):
         if self._keeps(message):
             await self.target(message)  # type: ignore[operator]
 
+    def _pass_on(self, message: Message) -> None:
+        task = asyncio.get_running_loop().create_task(self.target(message))  # type: ignore[operator]
+        _tasks.add(task)  # the loop holds its tasks weakly
+        task.add_done_callback(_tasks.discard)
+
+
+_tasks: Final[set[asyncio.Task[Any]]] = set()
+
 
 class _StreamSink(SamplingSink):
     def write(self, message: Message) -> None:
         if self._keeps(message):
-            self.target.write(message)  # type: ignore[union-attr]
-            flush = getattr(self.target, "flush", None)
-            if flush is not None:
-                flush()
+            self._pass_on(message)
+
+    def _pass_on(self, message: Message) -> None:
+        self.target.write(message)  # type: ignore[union-attr]
+        flush = getattr(self.target, "flush", None)
+        if flush is not None:
+            flush()
 
     def isatty(self) -> bool:
         """loguru colours a terminal."""
@@ -205,7 +262,10 @@ class _HandlerSink(SamplingSink):
 
     def write(self, message: Message) -> None:
         if self._keeps(message):
-            cast("logging.Handler", self.target).handle(_log_record(message))
+            self._pass_on(message)
+
+    def _pass_on(self, message: Message) -> None:
+        cast("logging.Handler", self.target).handle(_log_record(message))
 
     def stop(self) -> None:
         cast("logging.Handler", self.target).close()

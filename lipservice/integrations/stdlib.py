@@ -7,24 +7,38 @@ passes several of them is decided and counted once.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import get_ident
-from types import TracebackType
-from typing import Any, ClassVar, TypeAlias
+from types import MappingProxyType, TracebackType
+from typing import Any, ClassVar, Final, TypeAlias
 
 from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice._worker import OWN_THREADS
 from lipservice.decision import Decision
 from lipservice.exceptions import ConfigurationError
 from lipservice.sampler import AdaptiveSampler
+from lipservice.scope import (
+    OPEN_SCOPES,
+    RequestScope,
+    current_scope,
+    randomness_text,
+    threshold_text,
+)
 
 _ExcInfo: TypeAlias = (
     "bool | BaseException | tuple[None, None, None] |"
     " tuple[type[BaseException], BaseException, TracebackType | None] | None"
 )
 
+# Values that cannot change until a held record is formatted.
+_SCALARS: Final = (str, int, float, bytes, type(None))
+# What a held record takes beside its message, about.
+_HELD_BYTES: Final = 600
+_formatter: Final = logging.Formatter()
 # Frames of this file that findCaller would count: from 3.11 on it tells logging's own apart.
 _FRAMES = 2 if sys.version_info >= (3, 11) else 1
 
@@ -32,19 +46,30 @@ _FRAMES = 2 if sys.version_info >= (3, 11) else 1
 OWN_LOGGERS = frozenset({"lipservice"})
 
 
-def decide(sampler: AdaptiveSampler, record: logging.LogRecord) -> bool:
+def decide(
+    sampler: AdaptiveSampler, record: logging.LogRecord, release: Callable[[logging.LogRecord], Any]
+) -> bool:
     """
     Whether to keep *record*; stamps it with `lipservice_signature`, `_rate`, `_weight`, `_rule`
     and `_policy`, or with the weight 0 if it is dropped. Never raises.
+
+    Args:
+        sampler: What decides.
+        record: The record.
+        release: Writes a record that was held, should its request fail.
     """
     # Attributes, not `record.__dict__`: asking for the dict makes CPython build it.
     weight = getattr(record, "lipservice_weight", None)
     if weight is not None:
-        return bool(weight > 0.0)
+        return bool(weight > 0.0) or getattr(record, "lipservice_rule", None) == "released"
     if record.name in OWN_LOGGERS:
         return True
     if OWN_THREADS and record.thread in OWN_THREADS:
         return False  # born in our own HTTP call, say: it must not feed what caused it
+    if OPEN_SCOPES:
+        scope = current_scope()
+        if scope is not None:
+            return _decide_in(scope, sampler, record, release)
     if record.args:
         decision = sampler.decide_format(record.msg, record.levelno)
     else:
@@ -63,6 +88,77 @@ def decide(sampler: AdaptiveSampler, record: logging.LogRecord) -> bool:
     if unmeasured is not None:
         _measure(sampler, decision, record)
     return True
+
+
+def _decide_in(
+    scope: RequestScope,
+    sampler: AdaptiveSampler,
+    record: logging.LogRecord,
+    release: Callable[[logging.LogRecord], Any],
+) -> bool:
+    """As `decide`, for a record of a request: what is dropped is held."""
+    decision = sampler.decide_scoped(record.msg, record.levelno, scope, is_format=bool(record.args))
+    if decision is None:
+        record.lipservice_weight = 0.0
+        if scope.failed:
+            record.lipservice_rule = "released"
+            return True
+        with contextlib.suppress(Exception):  # arguments that cannot be formatted: nothing to keep
+            held = _held(record)
+            scope.hold(lambda: release(held), _HELD_BYTES + len(str(held.msg)))
+        return False
+    _stamp_in(scope, sampler, record, decision)
+    return True
+
+
+def _stamp_in(
+    scope: RequestScope, sampler: AdaptiveSampler, record: logging.LogRecord, decision: Decision
+) -> None:
+    record.__dict__.update(stamps_of(decision, scope))
+    if decision.unmeasured is not None:
+        _measure(sampler, decision, record)
+    if record.levelno >= logging.ERROR:
+        scope.keep()  # what led to the error goes before it
+
+
+def stamps_of(decision: Decision, scope: RequestScope | None) -> dict[str, object]:
+    """What is written on a kept record, in every framework."""
+    stamps: dict[str, object] = {
+        "lipservice_signature": decision.signature,
+        "lipservice_rate": decision.rate,
+        "lipservice_weight": decision.weight,
+        "lipservice_rule": decision.rule,
+        "lipservice_policy": decision.policy,
+    }
+    if scope is not None and decision.rule == "request":
+        stamps["sampling.threshold"] = threshold_text(decision.rate)
+        stamps["sampling.randomness"] = randomness_text(scope.randomness)
+    return stamps
+
+
+#: On a record that was dropped by its own draw and kept because its request failed.
+RELEASED: Final[Mapping[str, object]] = MappingProxyType(
+    {"lipservice_weight": 0.0, "lipservice_rule": "released"}
+)
+
+
+def _held(record: logging.LogRecord) -> logging.LogRecord:
+    """A copy that says later what the record says now."""
+    held = copy.copy(record)
+    held.lipservice_rule = "released"
+    arguments = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
+    if not all(isinstance(argument, _SCALARS) for argument in arguments):
+        held.msg, held.args = record.getMessage(), ()
+    elif not isinstance(record.msg, str):
+        held.msg = str(record.msg)
+    for name, value in vars(record).items():
+        if type(value) in (dict, list, set) and name != "args":
+            setattr(held, name, value.copy())
+    if held.exc_info:
+        if not held.exc_text and isinstance(held.exc_info, tuple):
+            held.exc_text = _formatter.formatException(held.exc_info)
+        held.exc_info = None  # its frames would stay alive
+    return held
 
 
 def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRecord) -> None:
@@ -100,7 +196,26 @@ class SamplingFilter(logging.Filter):
         """Whether to keep *record*. Never raises, waits or writes."""
         if self.nlen and not super().filter(record):
             return True
-        return decide(self._bound or default_sampler_quietly(), record)
+        return decide(self._bound or default_sampler_quietly(), record, self._release)
+
+    def _release(self, record: logging.LogRecord) -> None:
+        """Write a held record: through its logger if the filter is there, else through handlers."""
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        if logger is not None and self in logger.filters:
+            logger.callHandlers(record)
+            return
+        while logger is not None:
+            for handler in logger.handlers:
+                if record.levelno >= handler.level and self._guards(handler):
+                    handler.handle(record)
+            logger = logger.parent if logger.propagate else None
+
+    def _guards(self, handler: logging.Handler) -> bool:
+        """Whether *handler* has this filter, or another one on the same sampler."""
+        return any(
+            each is self or (isinstance(each, SamplingFilter) and each.sampler is self.sampler)
+            for each in handler.filters
+        )
 
     @property
     def sampler(self) -> AdaptiveSampler:
@@ -156,15 +271,16 @@ class SamplingHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Decide, then let the target handle the record."""
-        if self.filter(record) and decide(self._bound or default_sampler_quietly(), record):
-            if record.levelno >= self.target.level:
-                self.target.handle(record)
+        sampler = self._bound or default_sampler_quietly()
+        if self.filter(record) and decide(sampler, record, self.emit):
+            self.emit(record)
             return True
         return False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Let the target write, whatever was decided."""
-        self.target.handle(record)
+        if record.levelno >= self.target.level:
+            self.target.handle(record)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - logging's name
         """Set the target's formatter."""
@@ -215,6 +331,13 @@ class SamplingLogger(logging.Logger):
         if OWN_THREADS and get_ident() in OWN_THREADS:
             return  # what our own HTTP call logs must not feed what caused it
         sampler = self.sampler or default_sampler_quietly()
+        scope = current_scope() if OPEN_SCOPES else None
+        if scope is not None:
+            # A record that may be released has to exist: inside a request, early is not cheap.
+            record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
+            if _decide_in(scope, sampler, record, self.handle):
+                self.handle(record)
+            return
         if args:
             decision = sampler.decide_format(msg, level)  # type: ignore[arg-type]  # copes
         else:

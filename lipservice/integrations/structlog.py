@@ -17,8 +17,9 @@ from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice._worker import OWN_THREADS
 from lipservice.decision import Decision
 from lipservice.exceptions import MissingExtraError
-from lipservice.integrations.stdlib import OWN_LOGGERS
+from lipservice.integrations.stdlib import OWN_LOGGERS, RELEASED, stamps_of
 from lipservice.sampler import AdaptiveSampler
+from lipservice.scope import OPEN_SCOPES, RequestScope, current_scope
 
 try:
     import structlog
@@ -72,6 +73,10 @@ class SamplingProcessor:
             raise structlog.DropEvent
         event = event_dict.get("event")
         sampler = self._bound or default_sampler_quietly()
+        if OPEN_SCOPES:
+            scope = current_scope()
+            if scope is not None:
+                return _process_in(scope, sampler, name, event_dict)
         # `positional_args`: an event "%s ..." before PositionalArgumentsFormatter.
         if "positional_args" in event_dict:
             decision = sampler.decide_format(event, name)  # type: ignore[arg-type]
@@ -88,6 +93,29 @@ class SamplingProcessor:
         if unmeasured is not None:
             sampler.measure(decision, _size(event_dict))
         return event_dict
+
+
+def _process_in(
+    scope: RequestScope, sampler: AdaptiveSampler, name: str, event_dict: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """As the processor, for an event of a request; it cannot be held, the chain is not ours."""
+    decision = sampler.decide_scoped(
+        event_dict.get("event"),  # type: ignore[arg-type]  # copes with any object
+        name,
+        scope,
+        is_format="positional_args" in event_dict,
+    )
+    if decision is None:
+        if not scope.failed:
+            raise structlog.DropEvent
+        event_dict.update(RELEASED)
+        return event_dict
+    event_dict.update(stamps_of(decision, scope))
+    if decision.unmeasured is not None:
+        sampler.measure(decision, _size(event_dict))
+    if decision.rule == "error":
+        scope.keep()
+    return event_dict
 
 
 def sampling_bound_logger(
@@ -150,13 +178,62 @@ def _deciding(
         if level is not None and not self.isEnabledFor(level):
             return dropped()  # by logging's level, so not ours to count
         sampler = bound or default_sampler_quietly()
+        scope = current_scope() if OPEN_SCOPES else None
+        if scope is not None:
+            decision = sampler.decide_scoped(event, severity, scope, is_format=bool(args))
+            if decision is None and not scope.failed:
+                hold(self, severity, event, args, kw, scope)
+                return dropped()
+            return method(self, event, *args, **_stamped_in(scope, sampler, kw, event, decision))
         decide = sampler.decide_format if args else sampler.decide_message
         decision = decide(event, severity)
         if decision is None:
             return dropped()
         return method(self, event, *args, **_stamped(sampler, kw, event, decision))
 
+    hold = _hold
     return call
+
+
+def _hold_event(
+    logger: Any,
+    name: str,
+    event: Any,
+    args: tuple[Any, ...],
+    kw: dict[str, Any],
+    scope: RequestScope,
+) -> None:
+    """
+    Run the processors now, so that time, context and values are those of the call, and hold what
+    they made for the logger underneath. `_process_event` is there for subclasses to call.
+    """
+    try:
+        if isinstance(logger, structlog.stdlib.BoundLogger):
+            kw = {**kw, "positional_args": args} if args else kw
+        elif args:
+            event = event % args
+        final, options = logger._process_event(name, event, {**kw, **RELEASED})  # noqa: SLF001
+    except Exception:  # DropEvent, or arguments that do not fit
+        return
+    size = 200 + sum(len(str(part)) for part in (*final, *options.values()))
+    scope.hold(functools.partial(getattr(logger._logger, name), *final, **options), size)  # noqa: SLF001
+
+
+def _stamped_in(
+    scope: RequestScope,
+    sampler: AdaptiveSampler,
+    kw: dict[str, Any],
+    event: object,
+    decision: Decision | None,
+) -> dict[str, Any]:
+    if decision is None:
+        return {**kw, **RELEASED}
+    kw = {**kw, **stamps_of(decision, scope)}
+    if decision.unmeasured is not None:
+        sampler.measure(decision, _size({"event": event, **kw}))
+    if decision.rule == "error":
+        scope.keep()
+    return kw
 
 
 def _with_level(
@@ -197,6 +274,9 @@ def _unseen(function: Callable[..., Any]) -> Callable[..., Any]:
         function.__closure__,
     )
     return functools.update_wrapper(unseen, function)
+
+
+_hold: Final = _unseen(_hold_event)
 
 
 def _dropped() -> None:
