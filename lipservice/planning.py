@@ -54,6 +54,8 @@ MAX_PATTERN_RATES: Final = 14_000
 #: Significant digits of a rate. Rounding down by them leaves at most 0.1 % of the budget unspent.
 _DIGITS: Final = 4
 _STEP: Final = 1.0 + 1e-12
+#: Below this a rate is 0. (The sampler itself gives up much earlier.)
+_LEAST_RATE: Final = 1e-100
 #: Share of the unprotected budget that may go into keeping every pattern visible.
 _VISIBLE_SHARE: Final = 0.5
 #: Share of the target that is left to unprotected patterns even where protected ones exceed it:
@@ -526,8 +528,8 @@ def _round_down(rate: float) -> float:
 
     Rounding errors are stepped over: which way a sum was added up must not show.
     """
-    if not 0.0 < rate < 1.0:
-        return min(max(rate, 0.0), 1.0)
+    if not _LEAST_RATE < rate < 1.0:
+        return 1.0 if rate >= 1.0 else 0.0
     scale = 10.0 ** (_DIGITS - 1 - math.floor(math.log10(rate)))
     return math.floor(rate * scale * _STEP) / scale
 
@@ -632,27 +634,23 @@ def relative_error(count: float, rate: float) -> float:
     is used.
 
     Args:
-        count: Records, above 0; a count below 2^53 is rounded to a whole number, at least 1.
+        count: Records; rounded to a whole number, at least 1.
         rate: 0 to 1; at 0 nothing is kept, the estimate is 0 and the error 1.
     """
     if rate >= 1.0:
         return 0.0
     if rate <= 0.0:
         return 1.0
-    expected = count * rate
-    if expected < 1.0:
-        return 2.0 * math.exp(count * math.log1p(-rate))
-    if expected * (1.0 - rate) > _NORMAL_VARIANCE:
-        return math.sqrt(2.0 / math.pi * expected * (1.0 - rate)) / expected
     n = max(round(count), 1)
-    m = min(math.floor(n * rate) + 1, n)
-    logarithm = (
-        math.lgamma(n + 1)
-        - math.lgamma(m)
-        - math.lgamma(n - m + 1)
-        + m * math.log(rate)
-        + (n - m + 1) * math.log1p(-rate)
-    )
+    # What is kept is as far off as what is dropped; the rarer of the two keeps m small.
+    p = min(rate, 1.0 - rate)
+    mean = n * p
+    if mean * (1.0 - p) > _NORMAL_VARIANCE:
+        return math.sqrt(2.0 / math.pi * mean * (1.0 - p)) / (n * rate)
+    m = math.floor(mean) + 1
+    if m == 1:
+        return 2.0 * mean * math.exp(n * math.log1p(-p)) / (n * rate)
+    logarithm = math.log(m * math.comb(n, m)) + m * math.log(p) + (n - m + 1) * math.log1p(-p)
     return 2.0 * math.exp(logarithm) / (n * rate)
 
 
