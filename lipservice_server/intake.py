@@ -68,11 +68,9 @@ def take_in(patterns: Sequence[dict[str, Any]], *, now: float) -> Intake:
         if kept > count:
             raise InvalidError(f"patterns: {signature}: more were kept than counted")
         last = int(last_seen.timestamp())
-        if last > second:
-            last = second
+        last = min(last, second)
         first = int(first_seen.timestamp())
-        if first > last:
-            first = last
+        first = min(first, last)
         keys += len(severities)
         severity, protected = _severities(severities, count)
         kept_size = size if kept >= count else size * kept // count

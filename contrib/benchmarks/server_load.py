@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
+import contextlib
 import json
 import os
 import random
@@ -108,6 +108,21 @@ def read_answer(file) -> int:
             length = int(line.split(b":")[1])
     file.read(length)
     return status
+
+
+def _spread(latencies: list[float]) -> str:
+    ordered = sorted(latencies)
+    middle, high = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)]
+    return f"p50 {middle * 1e3:.1f} ms, p99 {high * 1e3:.1f} ms"
+
+
+def cpu_seconds(server: Server) -> float:
+    """CPU time of the server's workers so far: it means the same on a busy machine."""
+    ticks = 0
+    for pid in server.workers():
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def closed_loop(
@@ -263,15 +278,17 @@ def measure_reports(given, directory: Path, environ: dict[str, str]) -> None:
 
         closed_loop(server.url, fresh, connections=4, seconds=2)
         seconds = given.seconds or 6
-        number, statuses, latencies = closed_loop(
+        used = cpu_seconds(server)
+        _, statuses, latencies = closed_loop(
             server.url, fresh, connections=given.connections, seconds=seconds
         )
         good = statuses.get(200, 0)
-        latencies.sort()
+        used = (cpu_seconds(server) - used) / max(1, good * size) * 1e6
         kind = "all fields" if full else "documented fields"
         print(
-            f"reports of {size} patterns ({kind}, {len(bodies[0]):,} bytes): {good * size / seconds:>9,.0f} patterns/s; "
-            f"p50 {latencies[number // 2] * 1e3:.1f} ms, p99 {latencies[int(number * 0.99)] * 1e3:.1f} ms; {statuses}"
+            f"reports of {size} patterns ({kind}, {len(bodies[0]):,} bytes): "
+            f"{good * size / seconds:>9,.0f} patterns/s; "
+            f"{used:.1f} us of CPU each; {_spread(latencies)}; {statuses}"
         )
         server.stop()
 
@@ -279,7 +296,7 @@ def measure_reports(given, directory: Path, environ: dict[str, str]) -> None:
 async def open_loop(
     server: Server, key: str, *, instances: int, seconds: float, patterns: int
 ) -> dict[str, list[float]]:
-    """Poisson arrivals on new connections: each instance polls every 300 s and reports every 600 s."""
+    """Poisson arrivals on new connections; an instance polls each 300 s, reports each 600 s."""
     parts = urlsplit(server.url)
     rates = {"poll": instances / 300, "report": instances / 600}
     bodies = [a_body(patterns, offset) for offset in range(0, 20 * patterns, patterns)]
@@ -353,9 +370,7 @@ def measure_fleet(given, directory: Path, environ: dict[str, str]) -> None:
     print(f"open loop of {given.instances:,} instances, {seconds:.0f} s:")
     for kind in ("poll", "report"):
         times = sorted(found[kind])
-        print(
-            f"  {kind:<6} {len(times):>7,} answered; p50 {times[len(times) // 2] * 1e3:.1f} ms, p99 {times[int(len(times) * 0.99)] * 1e3:.1f} ms"
-        )
+        print(f"  {kind:<6} {len(times):>7,} answered; {_spread(times)}")
     print(f"  failed {len(found['failed'])}")
     server.stop()
 
@@ -398,8 +413,10 @@ def measure_policy(given, directory: Path, environ: dict[str, str]) -> None:
     whole = time.perf_counter() - started
     body = runtime.cache.load((team, "shop")).body(None)
     print(
-        f"a policy for {given.patterns:,} patterns: {whole:.2f} s from the store's rows to the stored version; "
-        f"{len(made.row['document']['pattern_rates']):,} rates; {len(body.plain):,} bytes, {len(body.gzipped or b''):,} gzipped"
+        f"a policy for {given.patterns:,} patterns: {whole:.2f} s "
+        "from the store's rows to the stored version; "
+        f"{len(made.row['document']['pattern_rates']):,} rates; "
+        f"{len(body.plain):,} bytes, {len(body.gzipped or b''):,} gzipped"
     )
     runtime.store.db.close()
 
@@ -499,9 +516,8 @@ def measure_kill(given, directory: Path, environ: dict[str, str]) -> None:
     wrong = hits = 0
     server = start_server(directory, environ)
     key = a_key(server)
-    sent = 0
     rng = random.Random(given.seed)
-    for _ in range(given.trials):
+    for sent in range(1, given.trials + 1):
         body = a_body(1000)
         done = threading.Event()
         failures = []
@@ -529,15 +545,13 @@ def measure_kill(given, directory: Path, environ: dict[str, str]) -> None:
         thread.start()
         time.sleep(rng.uniform(0, 0.012))
         for pid in server.workers():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         done.wait(60)
         thread.join()
-        sent += 1
-        hits += bool(failures)
-        rows = server.get("/api/v1/patterns?service_name=shop&limit=500", key).json()["patterns"]
+        hits += any("refused" not in str(error) for error in failures)
+        url = "/api/v1/patterns?service_name=shop&limit=500"
+        rows = wait_for(lambda: server.get(url, key).json()["patterns"])
         wrong += any(row["count"] != 100 * sent for row in rows)
     print(f"kill -9: {given.trials} trials, {hits} hit a request, {wrong} left a wrong count")
     server.stop()
@@ -579,9 +593,7 @@ def measure_slow(given, directory: Path, environ: dict[str, str]) -> None:
         time.sleep(0.02)
     stop.set()
     latencies.sort()
-    print(
-        f"32 slow clients: {len(latencies)} polls, p50 {latencies[len(latencies) // 2] * 1e3:.1f} ms, p99 {latencies[int(len(latencies) * 0.99)] * 1e3:.1f} ms"
-    )
+    print(f"32 slow clients: {len(latencies)} polls, {_spread(latencies)}")
     for thread in threads:
         thread.join()
     server.stop()

@@ -48,6 +48,7 @@ class FrontDoor:
         self._inner = inner
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request, as WSGI has it."""
         if environ["PATH_INFO"] != _PATH or environ["REQUEST_METHOD"] != "GET":
             return self._inner(environ, start_response)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -217,11 +218,8 @@ def test_killed_workers_leave_no_count_wrong(live, database_url):
         thread.start()
         time.sleep(rng.uniform(0.0, 0.03))
         for pid in server.workers():
-            with pytest.MonkeyPatch.context():
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         assert done.wait(60)
         thread.join()
         sent += 1

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_counts_are_rolled_up_into_hours_and_days_exactly_once(admin, runtime, c
     assert volume(admin, "hour", 4) == [100, 200, 300, 0]
     assert volume(admin, "day", 2)[-1] == 600
     admin.post(REPORT, json=a_report(2))
-    assert volume(admin, "hour", 4) == [200, 300, 0, 100][0:0] + [100, 200, 300, 100]
+    assert volume(admin, "hour", 4) == [100, 200, 300, 100]
 
 
 def test_roll_ups_beside_reports_lose_and_double_nothing(app, admin, runtime):
@@ -86,11 +87,11 @@ def test_what_is_old_is_forgotten_and_what_is_not_stays(admin, runtime, clock):
     admin.post(REPORT, json=a_report(2))
     jobs.roll_up(runtime)
     admin("PUT", f"/api/v1/patterns/{1:016x}/pin?service_name=shop", json={"rate": 0.5})
-    clock.forward(3 * DAY)
+    clock.forward(3 * DAY + HOUR)
     assert jobs.prune(runtime)["report ids"] == 1
     assert runtime.store.db.rows("SELECT * FROM pattern_hour") == []
     assert volume(admin, "day", 5)[1] == 100
-    clock.forward(90 * DAY)
+    clock.forward(91 * DAY)
     gone = jobs.prune(runtime)
     assert gone["instances"] == 1
     left = admin.get("/api/v1/patterns?service_name=shop").json["patterns"]
@@ -150,7 +151,7 @@ def test_patterns_that_jumped_are_found(admin, runtime, clock):
 
 
 class _PostHog(http.server.BaseHTTPRequestHandler):
-    received = []
+    received: ClassVar[list] = []
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))

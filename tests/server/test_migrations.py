@@ -99,7 +99,7 @@ def test_an_interrupted_step_leaves_nothing_and_runs_again(db, monkeypatch):
 
     whole = m0001_first.STATEMENTS
     monkeypatch.setattr(m0001_first, "STATEMENTS", (*whole[:9], "CREATE TABLE broken ("))
-    with pytest.raises(Exception, match="syntax|incomplete|away"):
+    with pytest.raises(Exception, match=r"syntax|incomplete|away"):
         migrations.migrate(db)
     assert migrations.current(db) == 0
     assert "team" not in db.handle.get_tables()
