@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, Final, cast
 from lipservice import _anomaly
 from lipservice._fork import on_fork, reset_if_forked
 from lipservice._throttle import MinuteWindow
-from lipservice.decision import Decision, Totals
+from lipservice.decision import Decision, Explanation, Totals
+from lipservice.exceptions import ConfigurationError
 from lipservice.patterns import (
     KEEP_ALL,
     MAX_STORED_KEY,
@@ -49,6 +50,7 @@ from lipservice.patterns import (
 from lipservice.policy import SamplingPolicy
 from lipservice.severity import SEVERITIES, severity_name
 from lipservice.signature import (
+    compute_signature,
     fold,
     key_of_folded,
     percent_format_to_message,
@@ -75,6 +77,7 @@ _MAX_SPELLINGS: Final = 256
 #: The limit's share that scaled rates aim at; the window guards the rest.
 _AIM: Final = 0.9
 
+_HEX_DIGITS: Final = frozenset("0123456789abcdef")
 _ZERO: Final = ord("0")  # looked for as a number: CPython is slow to look for bytes in bytes
 _getpid: Final = os.getpid
 _log: Final = math.log
@@ -93,9 +96,9 @@ def _steady(rate: float) -> float:
     return 1.0 / math.log1p(-rate) if _LEAST_RATE < rate < 1.0 else 0.0
 
 
-def _kept_at(cell: Cell, policy: str | None) -> Decision:
-    # Not Decision(...): that goes through a Python-level __new__, at twice the price.
-    rate = cell.rate
+def _kept_at(cell: Cell, rate: float, policy: str | None) -> Decision:
+    # Not Decision(...): that goes through a Python-level __new__, at twice the price. Not
+    # cell.rate: by now another thread may have applied another policy.
     return _new_tuple(Decision, (cell.signature, rate, 1.0 / rate, "rate", policy, None))
 
 
@@ -131,6 +134,9 @@ class DecisionEngine:
         self._policy_name: str | None = None
         self._shadow = False
         self._window: MinuteWindow | None = None
+        self._full: dict[tuple[str | None, str | None], float] = {}
+        #: Loggers at full fidelity and until when; empty but for `boost(logger=...)`.
+        self.boosted_loggers: dict[str, float] = {}
         self._start_afresh()
         if policy is not None:
             self.apply_policy(policy)
@@ -378,7 +384,7 @@ class DecisionEngine:
             gap = int(_log(1.0 - self._random()) * steady)
             # One line without a call, so that neither a thread, nor a signal handler, nor a trace
             # function can come in between. Who holds the lock has set `steady` to 0 before.
-            if cell.left == 0 and cell.steady == steady: cell.kept += 1; cell.base += gap + 1; cell.left = gap; return _kept_at(cell, self._policy_name)  # noqa: E501, E701, E702  # fmt: skip
+            if cell.left == 0 and cell.steady == steady: cell.kept += 1; cell.base += gap + 1; cell.left = gap; return _kept_at(cell, cell.rate, self._policy_name)  # noqa: E501, E701, E702  # fmt: skip
         if _getpid() != self._pid:
             reset_if_forked()  # the host forked behind Python's back; never lock before this
         with self._lock:
@@ -460,6 +466,8 @@ class DecisionEngine:
         cell.rate, cell.rule = self._rate_and_rule(cell)
         if self._shadow != (cell.if_dropped is not None):
             self._toggle_shadow(cell)
+        elif self._shadow:
+            cell.if_dropped = self._sure(cell, "shadow")  # of the policy in force now
         left = self._draw(cell)
         cell.if_kept = self._sure(cell, cell.rule) if left == KEEP_ALL else None
         cell.base += left
@@ -489,10 +497,18 @@ class DecisionEngine:
             return 1.0, "protected"
         if cell.base < policy.keep_first:
             return 1.0, "first"
+        if self._full and self._has_full_fidelity(cell):
+            return 1.0, "boosted"
         rate = policy.rate_for(cell.signature, cell.table.severity)
         if self._boost_until > self._ticked or cell in self._boosted:
             rate = min(1.0, rate * policy.anomaly_boost)
         return rate * self._scale, "rate"
+
+    def _has_full_fidelity(self, cell: Cell) -> bool:
+        return any(
+            pattern in {None, cell.signature} and severity in {None, cell.table.severity}
+            for pattern, severity in self._full
+        )
 
     def _draw(self, cell: Cell) -> int:
         """The countdown for `cell.rate`: a gap, or KEEP_ALL, or 0 to look at the next record."""
@@ -530,19 +546,22 @@ class DecisionEngine:
         with self._lock:
             before, self._policy = self._policy, policy
             self._policy_name = _name_of(policy)
-            self._set_limit(before, policy)
+            self._set_limit(policy)
             self._shadow = policy is not None and policy.mode == "shadow"
         if _words_of(before) != _words_of(policy):
             self._in_batches(self._follow_words)
+            self._forget_texts()  # those of the overflow buckets were sorted by the old words
         self._in_batches(self._rearm)
 
-    def _set_limit(self, before: SamplingPolicy | None, policy: SamplingPolicy | None) -> None:
+    def _set_limit(self, policy: SamplingPolicy | None) -> None:
         limit = policy.max_logs_per_minute if policy else None
         if limit is None:
             self._window = None
             self._scale = 1.0
-        elif self._window is None or before is None or before.max_logs_per_minute != limit:
+        elif self._window is None:
             self._window = MinuteWindow(limit, self._clock)
+        else:
+            self._window.limit = limit  # what was kept in the last minute still counts
 
     def _follow_words(self, cell: Cell) -> None:
         if cell.signature == OVERFLOW_SIGNATURE:
@@ -572,6 +591,85 @@ class DecisionEngine:
                 finally:
                     self._busy = False
 
+    def boost(
+        self,
+        pattern: str | None = None,
+        *,
+        severity: str | None = None,
+        logger: str | None = None,
+        minutes: float = 10.0,
+    ) -> None:
+        """
+        Keep everything of one pattern, severity or logger (or all of the service) for a while.
+
+        It ends by itself. Counts and weights stay true: what it keeps, it keeps for certain.
+
+        Args:
+            pattern: A signature, or a message of the pattern.
+            severity: Only records of this severity.
+            logger: Records of this logger and its children; not together with *pattern* and
+                *severity*. What it saves from being dropped has the weight 0.
+            minutes: How long, above 0, at most 1440.
+
+        Raises:
+            ConfigurationError: A parameter is wrong; the message names it.
+        """
+        if isinstance(minutes, bool) or not 0 < minutes <= 1440:
+            raise ConfigurationError(f"minutes lies above 0 and at most at 1440, not {minutes!r}")
+        until = self._clock() + 60.0 * minutes
+        if logger is not None:
+            if pattern is not None or severity is not None:
+                raise ConfigurationError("give a logger, or a pattern and severity, not both")
+            self.boosted_loggers = {**self.boosted_loggers, logger: until}
+            return
+        name = None if severity is None else severity_name(severity)
+        self._full = {**self._full, (_signature_of(pattern), name): until}
+        self._in_batches(self._rearm)
+
+    def is_boosted(self, logger: str) -> bool:
+        """Whether `boost(logger=...)` holds for the logger of this name."""
+        return any(
+            logger == name or not name or logger.startswith(f"{name}.")
+            for name in self.boosted_loggers
+        )
+
+    def _end_boosts(self) -> None:
+        """Forget what is over (in the worker's thread)."""
+        self.boosted_loggers = {k: v for k, v in self.boosted_loggers.items() if v > self._ticked}
+        if any(until <= self._ticked for until in self._full.values()):
+            self._full = {k: v for k, v in self._full.items() if v > self._ticked}
+            self._in_batches(self._rearm)
+
+    def explain(self, message: str, severity: str = "INFO") -> Explanation:
+        """
+        What would happen to a record with this message, and why. Counts nothing.
+
+        Args:
+            message: The finished message, or a signature of a pattern that was seen.
+            severity: A level name in any case, or a level number.
+        """
+        table = self._tables[severity_name(severity)]
+        cell = table.index.get(message)
+        if cell is None:
+            key = key_of_folded(fold(str(message)))
+            cell = table.index.get(signature_of_key(key))
+        if cell is None:
+            cell = Cell(table, signature_of_key(key), key, self._now())
+            cell.protected = self._protects(key)
+        seen, kept = counts_of(cell)
+        rate, rule = self._rate_and_rule(cell) if not seen else (cell.rate, cell.rule)
+        return Explanation(
+            signature=cell.signature,
+            template=template_of_key(cell.key),
+            severity=table.severity,
+            rule=rule,
+            rate=rate,
+            policy=self._policy_name,
+            shadow=self._shadow,
+            seen=seen,
+            kept=kept + shadowed_of(cell, seen, kept),
+        )
+
     # ------------------------------------------------------------------ background work
 
     def tick(self) -> None:
@@ -584,6 +682,7 @@ class DecisionEngine:
         tally = _Tally(elapsed, now - self._started, self._now())
         self._in_batches(lambda cell: self._tick_cell(cell, tally))
         self._watch_service(tally)
+        self._end_boosts()
         changed = self._scale_to_limit(tally)
         if changed or tally.service_changed:
             self._in_batches(self._rearm)
@@ -668,6 +767,9 @@ class DecisionEngine:
         self._in_batches(
             lambda cell: self._retire(cell) if cell in leaving and cell.last_seen < newest else None
         )
+        self._forget_texts()
+
+    def _forget_texts(self) -> None:
         with self._lock:
             for table in self._tables.values():
                 table.forget_texts()
@@ -765,10 +867,9 @@ class DecisionEngine:
     def _reset_after_fork(self) -> None:
         """In a forked child: the inherited counts are the parent's, the lock may be held."""
         self._rng.seed()
-        policy = self._policy
         self._window = None
+        self._set_limit(self._policy)
         self._start_afresh()
-        self._set_limit(None, policy)
 
 
 @dataclass(slots=True)
@@ -792,6 +893,12 @@ def _name_of(policy: SamplingPolicy | None) -> str | None:
     if policy is None:
         return None
     return policy.policy_id if policy.version is None else str(policy.version)
+
+
+def _signature_of(pattern: str | None) -> str | None:
+    if pattern is None or (len(pattern) == 16 and set(pattern) <= _HEX_DIGITS):
+        return pattern
+    return compute_signature(pattern)
 
 
 def _words_of(policy: SamplingPolicy | None) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from lipservice.policy import SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import OPEN_SCOPES, RecorderLimits, RequestScope, recorder_totals
 
-
 _samplers = []
 
 

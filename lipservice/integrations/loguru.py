@@ -56,6 +56,9 @@ def decide(
     if scope is not None:
         return _decide_in(scope, sampler, record, hold)
     decision = sampler.decide_message(record["message"], record["level"].no)
+    if decision is None and sampler.boosted_loggers and sampler.is_boosted(record["name"] or ""):
+        stamps.update(RELEASED)
+        return True
     if decision is None:
         whole["lipservice_weight"] = 0.0  # not in `extra`, where other sinks would print it
         return False

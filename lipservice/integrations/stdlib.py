@@ -76,7 +76,7 @@ def decide(
         decision = sampler.decide_message(record.msg, record.levelno)
     if decision is None:
         record.lipservice_weight = 0.0
-        return False
+        return bool(sampler.boosted_loggers) and _is_saved(sampler, record)
     (
         record.lipservice_signature,
         record.lipservice_rate,
@@ -87,6 +87,14 @@ def decide(
     ) = decision
     if unmeasured is not None:
         _measure(sampler, decision, record)
+    return True
+
+
+def _is_saved(sampler: AdaptiveSampler, record: logging.LogRecord) -> bool:
+    """Whether `boost(logger=...)` keeps a record that was dropped; its weight stays 0."""
+    if not sampler.is_boosted(record.name):
+        return False
+    record.lipservice_rule = "released"
     return True
 
 
@@ -102,6 +110,8 @@ def _decide_in(
         record.lipservice_weight = 0.0
         if scope.failed:
             record.lipservice_rule = "released"
+            return True
+        if _is_saved(sampler, record):
             return True
         with contextlib.suppress(Exception):  # arguments that cannot be formatted: nothing to keep
             held = _held(record)
@@ -342,6 +352,10 @@ class SamplingLogger(logging.Logger):
             decision = sampler.decide_format(msg, level)  # type: ignore[arg-type]  # copes
         else:
             decision = sampler.decide_message(msg, level)  # type: ignore[arg-type]
+        if decision is None and sampler.boosted_loggers and sampler.is_boosted(self.name):
+            record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
+            vars(record).update(RELEASED)
+            self.handle(record)
         if decision is not None:
             record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
             (

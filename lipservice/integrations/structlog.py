@@ -83,6 +83,9 @@ class SamplingProcessor:
         else:
             decision = sampler.decide_message(event, name)  # type: ignore[arg-type]
         if decision is None:
+            if sampler.is_boosted(getattr(logger, "name", None) or ""):
+                event_dict.update(RELEASED)
+                return event_dict
             raise structlog.DropEvent
         signature, rate, weight, rule, policy, unmeasured = decision
         event_dict["lipservice_signature"] = signature
