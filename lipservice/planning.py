@@ -603,13 +603,15 @@ def _outcome(patterns: Sequence[PatternVolume], rates: Sequence[float]) -> Outco
     records = [0.0] * len(numbers)
     missed = [1.0] * len(numbers)
     squares = [0.0] * len(numbers)
-    for row, (count, rate) in zip(rows, cells, strict=True):
-        records[row] += count
-        if rate < 1.0:
-            missed[row] *= (1.0 - rate) ** count
-            squares[row] += (count * relative_error(count, rate)) ** 2
-        else:
-            missed[row] = 0.0
+    # Many rare patterns have the same few counts and rates.
+    known: dict[tuple[float, float], tuple[float, float]] = {}
+    for row, cell in zip(rows, cells, strict=True):
+        lost = known.get(cell)
+        if lost is None:
+            lost = known[cell] = _miss_and_error(*cell)
+        records[row] += cell[0]
+        missed[row] *= lost[0]
+        squares[row] += lost[1]
     # Exact for a signature of one severity; of several, the parts' errors add up like variances.
     errors = [math.sqrt(square) / count for square, count in zip(squares, records, strict=True)]
     return Outcome(
@@ -621,6 +623,13 @@ def _outcome(patterns: Sequence[PatternVolume], rates: Sequence[float]) -> Outco
         visible_patterns=len(missed) - math.fsum(missed),
         mean_error=math.fsum(errors) / len(errors) if errors else 0.0,
     )
+
+
+def _miss_and_error(count: float, rate: float) -> tuple[float, float]:
+    """The probability that nothing is kept, and the square of the estimate's mean error."""
+    if rate >= 1.0:
+        return 0.0, 0.0
+    return (1.0 - rate) ** count, (count * relative_error(count, rate)) ** 2
 
 
 def relative_error(count: float, rate: float) -> float:
