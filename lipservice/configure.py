@@ -76,7 +76,7 @@ def configure_adaptive_logging(
         use_structlog: Configure structlog as well, to log through `logging`; only if the
             application has not configured it itself (otherwise the logger `lipservice` says how to
             add the processor), and only if it is installed.
-        posthog_api_key: Project key ("phc_..."); None: nothing goes to PostHog.
+        posthog_api_key: Project key (`phc_...`); None: nothing goes to PostHog.
         posthog_team_id: PostHog's team.
         posthog_endpoint: PostHog's address; the usual ones are mapped to their ingestion host.
         kwargs: `level` (of the root logger, default INFO), `posthog_options` (a dict of further
