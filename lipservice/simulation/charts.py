@@ -165,23 +165,15 @@ def wrap(text: str, columns: int, lines: int) -> list[str]:
     found: list[str] = []
     line = ""
     for word in safe(text).split():
-        rest = word
-        while rest:
-            room = columns - (width_of(line) + 1 if line else 0)
-            if width_of(rest) <= room:
-                line = f"{line} {rest}" if line else rest
-                break
-            if line and width_of(rest) <= columns:
-                found.append(line)
-                line = ""
-                continue
-            head = _cut(rest, room)
-            if not head:
-                found.append(line)
-                line = ""
-                continue
-            found.append(f"{line} {head}" if line else head)
-            line, rest = "", rest[len(head) :]
+        if line and width_of(line) + 1 + width_of(word) <= columns:
+            line = f"{line} {word}"
+            continue
+        if line:
+            found.append(line)
+        *full, line = _pieces(word, columns)
+        found += full
+        if len(found) > lines:
+            break
     if line:
         found.append(line)
     if len(found) > lines:
@@ -189,6 +181,16 @@ def wrap(text: str, columns: int, lines: int) -> list[str]:
         if found:
             found[-1] = _cut(found[-1], columns - 1) + "…"
     return found
+
+
+def _pieces(word: str, columns: int) -> list[str]:
+    """A word in pieces of at most so many columns, but at least one character."""
+    pieces = []
+    while width_of(word) > columns and len(word) > 1:
+        piece = _cut(word, columns) or word[0]
+        pieces.append(piece)
+        word = word[len(piece) :]
+    return [*pieces, word] if word or not pieces else pieces
 
 
 def _cut(text: str, columns: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from lipservice.cli.console import Console, fit, safe, width_of
 from lipservice.simulation import wording
@@ -11,7 +11,9 @@ from lipservice.simulation.report import DEFAULT_PRICE, PatternRow, Report
 #: Patterns that are shown where `--top` does not say.
 DEFAULT_TOP: Final = 20
 _BAR: Final = 10
-_NARROW: Final = 84
+# Widths from which on the table has these columns.
+_WITH_COUNTS: Final = 64
+_WITH_BARS: Final = 84
 
 _COLOURS: Final = {
     "CRITICAL": ("bold", "red"),
@@ -43,7 +45,7 @@ def print_report(report: Report, console: Console, top: int = DEFAULT_TOP) -> No
 
 def _print_head(report: Report, console: Console) -> None:
     read = report.input
-    console.line(console.style(safe(report.title), "bold"))
+    console.line(console.style(fit(safe(report.title), console.width).rstrip(), "bold"))
     inputs = f" in {len(read.names):,} inputs" if len(read.names) > 1 else ""
     volume = f"{read.records:,} records, {wording.bytes_words(read.bytes)}{inputs}"
     _fact(console, "Read", volume + (f"; {_formats_words(report)}" if read.formats else ""))
@@ -124,36 +126,49 @@ def _print_result(report: Report, console: Console) -> None:
     console.line()
 
 
+class _Layout(NamedTuple):
+    """Which columns the table has, and how wide its templates are."""
+
+    template: int
+    #: Records seen and kept.
+    counts: bool
+    bars: bool
+
+
+def _layout(width: int) -> _Layout:
+    counts, bars = width >= _WITH_COUNTS, width >= _WITH_BARS
+    others = 25 + (20 if counts else 0) + (2 + _BAR if bars else 0)
+    return _Layout(width - others, counts, bars)
+
+
 def print_patterns(report: Report, console: Console, top: int) -> None:
     """Write the table of the *top* patterns by volume."""
     if top <= 0:
         return
-    bars = console.width >= _NARROW
-    template_width = max(console.width - (56 if bars else 45), 12)
-    head = (
-        f"  {'PATTERN':<{template_width}} {'LEVEL':<5} {'RECORDS':>9} "
-        f"{'SHARE':>7} {'RATE':>8} {'KEPT':>9}"
-    )
-    console.line(console.style(head + (f"  {'SEEN/KEPT':<{_BAR}}" if bars else ""), "dim"))
+    layout = _layout(console.width)
+    records = f" {'RECORDS':>9}" if layout.counts else ""
+    kept = f" {'KEPT':>9}" if layout.counts else ""
+    bars = "  SEEN/KEPT" if layout.bars else ""
+    head = f"  {'PATTERN':<{layout.template}} LEVEL{records} {'SHARE':>7} {'RATE':>8}{kept}{bars}"
+    console.line(console.style(head, "dim"))
     total = max(report.outcome.bytes, 1.0)
     most = max(row.bytes for row in report.rows)
     for row in report.rows[:top]:
-        console.line(_table_row(row, console, template_width, total, most if bars else 0))
+        console.line(_table_row(row, console, layout, total, most))
     _print_rest(report, console, top)
     console.line()
 
 
-def _table_row(row: PatternRow, console: Console, width: int, total: float, most: int) -> str:
-    template = fit(safe(row.template) or "(empty message)", width)
-    level = f"{_SHORT.get(row.severity, row.severity):<5}"
-    rate = "always" if row.protection else wording.percent(row.rate)
-    line = (
-        f"  {template} {console.style(level, *_COLOURS[row.severity])} {row.count:>9,} "
-        f"{wording.percent(row.bytes / total):>7} "
-        f"{console.style(f'{rate:>8}', *(('cyan',) if row.protection else ()))} "
-        f"{wording.count_words(row.kept_records):>9}"
-    )
-    return f"{line}  {_bar(row, console, most)}" if most else line
+def _table_row(row: PatternRow, console: Console, layout: _Layout, total: float, most: int) -> str:
+    template = fit(safe(row.template) or "(empty message)", layout.template)
+    level = console.style(f"{_SHORT.get(row.severity, row.severity):<5}", *_COLOURS[row.severity])
+    rate = f"{'always' if row.protection else wording.percent(row.rate):>8}"
+    rate = console.style(rate, "cyan") if row.protection else rate
+    records = f" {row.count:>9,}" if layout.counts else ""
+    kept = f" {wording.count_words(row.kept_records):>9}" if layout.counts else ""
+    bar = "  " + _bar(row, console, most) if layout.bars else ""
+    share = f"{wording.percent(row.bytes / total):>7}"
+    return f"  {template} {level}{records} {share} {rate}{kept}{bar}"
 
 
 def _bar(row: PatternRow, console: Console, most: int) -> str:
@@ -179,22 +194,24 @@ def _print_rest(report: Report, console: Console, top: int) -> None:
     size = sum(row.bytes for row in rest)
     kept = sum(row.kept_bytes for row in rest)
     text = (
-        f"  and {len(rest):,} more patterns: {wording.percent(size / total)} of the bytes, "
+        f"and {len(rest):,} more patterns: {wording.percent(size / total)} of the bytes, "
         f"of which {wording.percent(kept / size if size else 1.0)} is kept "
         f"(--top {len(report.rows)} shows all)"
     )
-    console.line(console.style(text, "dim"))
+    for line in _wrap(text, console.width - 2):
+        console.line("  " + console.style(line, "dim"))
 
 
 def _print_comparison(report: Report, console: Console) -> None:
     if report.outcome.kept_share >= 1.0:
         return
-    name = "LipService" if report.cost_target is not None else "this policy"
-    console.line(
-        console.style(f"  {'AT THE SAME VOLUME':<34} {name:>12} {'uniform sampling':>18}", "dim")
-    )
+    name = "this policy" if report.cost_target is None else "LipService"
+    what_width = min(34, console.width - 26)
+    head = f"  {fit('AT THE SAME VOLUME', what_width)} {name:>11} {'uniform':>11}"
+    console.line(console.style(head, "dim"))
     for what, here, uniform in wording.comparison(report):
-        console.line(f"  {what:<34} {console.style(f'{here:>12}', 'bold')} {uniform:>18}")
+        value = console.style(f"{here:>11}", "bold")
+        console.line(f"  {fit(what, what_width)} {value} {uniform:>11}")
     console.line()
 
 

@@ -180,7 +180,7 @@ def comparison(report: Report) -> list[tuple[str, str, str]]:
         rows.append(("errors kept", "100 %", percent(min(1.0, outcome.kept_share))))
     rows.append(
         (
-            "error of a pattern's count, mean",
+            "mean error of a count",
             error_words(outcome.mean_error),
             error_words(uniform.mean_error),
         )
