@@ -89,6 +89,14 @@ def test_the_deadline_is_for_the_whole_answer(provider, delivery, server, settin
     assert "no whole answer in time" in result.fallback_reason
 
 
+def test_no_more_is_read_than_an_answer_can_have(provider, server, settings_for):
+    server.deliver = DELIVERIES["endless"]
+
+    result = _outcome(provider, settings_for())
+
+    assert result.fallback_reason.endswith("answered far more than was asked for")
+
+
 @pytest.mark.parametrize("delivery", ["redirect", "moved"])
 def test_no_redirect_is_followed(provider, delivery, server, settings_for):
     server.deliver = DELIVERIES[delivery]

@@ -195,7 +195,8 @@ class TestModel:
         )
         request = GenerationRequest("shop", rows, 0.01, "openai")
         builtin = settle(request, Verdict(), settings=EngineSettings(), now=NOW).policy
-        factors = dict.fromkeys(states, 4.0) | {"failed": 1.0}
+        # 2 for the others is of the magnitude of 3, which "failed" has by itself.
+        factors = dict.fromkeys(states, 2.0) | {"failed": 1.0}
 
         policy = settle(
             request, Verdict("openai", factors=factors), settings=EngineSettings(), now=NOW
@@ -203,6 +204,35 @@ class TestModel:
 
         assert policy.rate_for("failed", "INFO") >= builtin.rate_for("failed", "INFO") / 4 * 0.998
         assert policy.rate_for("failed", "INFO") > 20 * policy.rate_for("ready", "INFO")
+
+    def test_it_cannot_starve_a_pattern_by_splitting_families(self):
+        """Each part of a split family wants a budget of its own; only the floors hold it then."""
+        names = [
+            "alpha",
+            "beta",
+            "gamma",
+            "delta",
+            "omega",
+            "sigma",
+            "kappa",
+            "theta",
+            "zeta",
+            "eta",
+        ]
+        rows = [PatternRow("victim", 10**6, "the one that matters")]
+        rows += [
+            PatternRow(f"{a}{b}", 10**5, f"{a * 2}ish thing is {b}") for a in names for b in names
+        ]
+        request = GenerationRequest("shop", tuple(rows), 0.01, "openai")
+        builtin = settle(request, Verdict(), settings=EngineSettings(), now=NOW).policy
+        factors = {row.signature: 2.0 ** (n % 5 - 2) for n, row in enumerate(rows)}
+        factors["victim"] = 0.25
+
+        policy = settle(
+            request, Verdict("openai", factors=factors), settings=EngineSettings(), now=NOW
+        ).policy
+
+        assert policy.rate_for("victim", "INFO") >= builtin.rate_for("victim", "INFO") / 4 * 0.998
 
 
 class TestNewWarnings:
