@@ -18,6 +18,7 @@ takes `_settle_reentered`, which only adds.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import random
@@ -91,6 +92,7 @@ def _straight_lines_are_atomic() -> bool:
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
+@functools.lru_cache(maxsize=1024)  # so that the cells of one rate share one number
 def _steady(rate: float) -> float:
     """Factor from ln(U) to a gap; 0 where no gap is drawn."""
     return 1.0 / math.log1p(-rate) if _LEAST_RATE < rate < 1.0 else 0.0
@@ -147,7 +149,7 @@ class DecisionEngine:
         self._pid = _getpid()
         self._lock = threading.RLock()
         self._busy = False
-        now = self._now()
+        now = self._latest = self._now()
         self._tables = {name: SeverityTable(name, now) for name in SEVERITIES}
         # What the hot path reads: spelling of a severity -> text -> cell.
         self._messages: dict[object, dict[str, Cell]] = {}
@@ -364,12 +366,19 @@ class DecisionEngine:
         protected = self._protects(key)
         if self._size >= self._max_patterns:
             return table.overflow_protected if protected else table.overflow
-        cell = Cell(table, signature, key[:MAX_STORED_KEY], self._now())
+        cell = Cell(table, signature, key[:MAX_STORED_KEY], self._second())
         cell.protected = protected
         self._arm(cell)
         table.index[signature] = cell
         self._size += 1
         return cell
+
+    def _second(self) -> float:
+        """Now, to the second: cells that come together share one number."""
+        now = self._now()
+        if not 0.0 <= now - self._latest < 1.0:
+            self._latest = now
+        return self._latest
 
     def _protects(self, key: bytes) -> bool:
         policy = self._policy
@@ -469,7 +478,9 @@ class DecisionEngine:
         elif self._shadow:
             cell.if_dropped = self._sure(cell, "shadow")  # of the policy in force now
         left = self._draw(cell)
-        cell.if_kept = self._sure(cell, cell.rule) if left == KEEP_ALL else None
+        shadowed = self._shadow and cell.rule == "rate"
+        rule = "shadow" if shadowed else cell.rule
+        cell.if_kept = self._sure(cell, rule) if left == KEEP_ALL else None
         cell.base += left
         cell.left = left
         if cell.rule == "rate" and not self._shadow and self._window is None and self._counts_down:

@@ -20,10 +20,11 @@ _SLOTS = 61
 class MinuteWindow:
     """Kept records of the last 60 seconds. Not thread-safe: the engine calls it under its lock."""
 
-    __slots__ = ("_clock", "_kept", "_limit", "_second", "_total")
+    __slots__ = ("_clock", "_kept", "_second", "_total", "limit")
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
-        self._limit = limit
+        #: Most records in 60 seconds; may change while the window lives on.
+        self.limit = limit
         self._clock = clock
         self._kept = [0] * _SLOTS
         self._total = 0
@@ -32,8 +33,8 @@ class MinuteWindow:
     def chance(self) -> float:
         """The probability with which the next record may be kept, 0 to 1."""
         self._advance()
-        room = self._limit - self._total
-        return min(1.0, 2.0 * room / self._limit) if room > 0 else 0.0
+        room = self.limit - self._total
+        return min(1.0, 2.0 * room / self.limit) if room > 0 else 0.0
 
     def take(self) -> None:
         """Count one kept record; first records count although nothing here can drop them."""
