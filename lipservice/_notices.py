@@ -89,5 +89,6 @@ def _describe(policy: SamplingPolicy | None) -> str:
     if policy is None:
         return "none: everything is kept"
     shadow = ", in shadow: nothing is dropped" if policy.mode == "shadow" else ""
-    rates = f"{policy.sampling_rate:.4g} by default, {len(policy.pattern_rates):,} patterns apart"
+    own = len(policy.pattern_rates)
+    rates = f"{policy.sampling_rate:.4g} by default, rates of their own for {own:,}"
     return f"{_name(policy)} ({rates}{shadow})"

@@ -221,5 +221,5 @@ def memory_of(table: SeverityTable) -> tuple[int, int, int, int]:
 
 
 def _bytes_of(cell: Cell) -> int:
-    own = (cell.key, cell.signature, cell.left, cell.base, cell.volume, cell.first_seen)
+    own = (cell.key, cell.signature, cell.left, cell.base, cell.volume)  # the rest is shared
     return sys.getsizeof(cell) + sum(map(sys.getsizeof, own))

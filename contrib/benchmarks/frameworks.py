@@ -62,7 +62,11 @@ def _sampler(rate: float) -> AdaptiveSampler:
 
 
 def _logging_cases() -> dict[str, Callable[[], object]]:
-    from lipservice.integrations.stdlib import SamplingFilter, SamplingHandler, sampling_logger_class
+    from lipservice.integrations.stdlib import (
+        SamplingFilter,
+        SamplingHandler,
+        sampling_logger_class,
+    )
 
     def plain(name: str, *filters: Any, logger_class: type[logging.Logger] = logging.Logger) -> Any:
         logger = logger_class(name, logging.INFO)
@@ -80,10 +84,16 @@ def _logging_cases() -> dict[str, Callable[[], object]]:
         "alone": plain("alone"),
         "filter, rate 0.1": plain("filter", SamplingFilter(sampler=_sampler(RATE))),
         "SamplingHandler, rate 0.1": wrapped,
-        "SamplingLogger, rate 0.1": plain("early", logger_class=sampling_logger_class(_sampler(RATE))),
+        "SamplingLogger, rate 0.1": plain(
+            "early", logger_class=sampling_logger_class(_sampler(RATE))
+        ),
         "filter, rate 1": plain("filter-1", SamplingFilter(sampler=_sampler(1.0))),
-        "SamplingLogger, rate 1": plain("early-1", logger_class=sampling_logger_class(_sampler(1.0))),
-        "peer: random filter by hand, rate 0.1": plain("random", lambda _record: random.random() < RATE),
+        "SamplingLogger, rate 1": plain(
+            "early-1", logger_class=sampling_logger_class(_sampler(1.0))
+        ),
+        "peer: random filter by hand, rate 0.1": plain(
+            "random", lambda _record: random.random() < RATE
+        ),
     }
     _add_peers(loggers, plain)
     return {
@@ -168,7 +178,9 @@ def _loguru_cases() -> dict[str, Callable[[], object]]:
     loggers = {
         "alone": made(lambda log: log.add(_Sink())),
         "filter, rate 0.1": made(lambda log: log.add(_Sink(), filter=LoguruFilter(_sampler(RATE)))),
-        "SamplingSink.add, rate 0.1": made(lambda log: SamplingSink(_Sink(), _sampler(RATE)).add(log)),
+        "SamplingSink.add, rate 0.1": made(
+            lambda log: SamplingSink(_Sink(), _sampler(RATE)).add(log)
+        ),
         "SamplingSink as a sink, rate 0.1": made(
             lambda log: log.add(SamplingSink(_Sink(), _sampler(RATE)))
         ),

@@ -34,14 +34,15 @@ def _round(case: Callable[[], object], calls: int) -> float:
     return (time.process_time_ns() - start) / calls
 
 
-def print_table(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
-) -> None:
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table as text: the first column left, the others right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        first, *rest = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         return "  ".join([first, *rest])
 
     print(f"\n{title}", line(header), "-" * len(line(header)), sep="\n")
