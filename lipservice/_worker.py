@@ -206,10 +206,16 @@ class Worker:
             thread.start()
             self._starts += 1
         except Exception as error:
+            self._start_failed(error)
+        except BaseException:  # Ctrl-C in this very moment: the next call starts another thread
             self._running_in = 0
-            self._start_failures += 1
-            self._note("start", error)
-            self._retry_at = self._clock() + _retry_pause(self._start_failures, _LONGEST_RETRY)
+            raise
+
+    def _start_failed(self, error: Exception) -> None:
+        self._running_in = 0
+        self._start_failures += 1
+        self._note("start", error)
+        self._retry_at = self._clock() + _retry_pause(self._start_failures, _LONGEST_RETRY)
 
     def _ask_to_stop(self, timeout: float) -> None:
         if self._stop_by is None:

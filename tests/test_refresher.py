@@ -55,13 +55,13 @@ class ManualClock:
 class Rig:
     """A refresher with its engine and clock, over a real server."""
 
-    def __init__(self, server, *, behaviour="ok", cache=None, seed=1, **options):
+    def __init__(self, server, *, behaviour="ok", timeout=None, cache=None, seed=1, **options):
         self.server = server
         self.clock = ManualClock()
         self.engine = CountingEngine()
         self.said = []
-        timeout = SHORT if behaviour in ENDLESS_BEHAVIOURS else LONG
-        self.client = LipServiceClient(server.url, "key", "checkout", timeout=timeout)
+        usual = SHORT if behaviour in ENDLESS_BEHAVIOURS else LONG
+        self.client = LipServiceClient(server.url, "key", "checkout", timeout=timeout or usual)
         self.refresher = Refresher(
             self.client,
             self.engine,
@@ -201,7 +201,7 @@ class TestOutage:
     def test_a_request_never_outlasts_the_interval(self, server):
         """Else a hang would hold the next poll up, as it does in other SDKs."""
         server.behave("hang")
-        rig = Rig(server, policy_interval=0.1, report_interval=0.1)
+        rig = Rig(server, timeout=(3000.0, 3000.0), policy_interval=0.1, report_interval=0.1)
         rig.engine.count("a" * 16)
         rig.poll()
         rig.report()

@@ -262,6 +262,32 @@ class TestStarting:
         assert failures == 7
         assert worker.health()["running"]
 
+    def test_a_start_that_is_interrupted_is_made_up_for_and_leaves_one_thread(
+        self, stopping, monkeypatch
+    ):
+        """Ctrl-C while the new thread is waited for: it may or may not run already."""
+        ran = threading.Semaphore(0)
+        worker = stopping(Worker([task(lambda: ran.release() or 0.01)]))
+        start = threading.Thread.start
+
+        def interrupted(thread):
+            start(thread)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                worker.ensure_started()
+        first = worker._thread
+        worker.ensure_started()
+        first.join(20)
+
+        assert not first.is_alive()
+        while ran.acquire(blocking=False):
+            pass
+        assert ran.acquire(timeout=20)
+        assert worker.health()["running"]
+
     def test_a_call_that_interrupts_a_start_does_not_wait_for_it(self, stopping):
         """As a signal handler that logs, in the middle of the first call."""
         worker = stopping(Worker([task(lambda: 60.0)]))
@@ -464,6 +490,32 @@ class TestReentrance:
             assert worker.health()["starts"] == 1
             assert worker.stop(30)
         """)
+
+    def test_a_stop_under_loggings_own_lock_does_not_wait_for_ever(self):
+        """opentelemetry-python#3193: dictConfig holds it while it closes handlers that flush."""
+        out = run_script("""
+            import faulthandler, logging
+            from lipservice._complaints import Complaints
+            from lipservice._worker import Task, Worker
+            faulthandler.dump_traceback_later(60, exit=True)
+
+            class Handler(logging.Handler):
+                def close(self):
+                    print(worker.stop(0.2))
+                    super().close()
+
+            def final(until):
+                logging.getLogger("never.seen.before").warning("needs the lock to be made")
+                Complaints().warn("kind", "needs it too, with a logger that has no cached level")
+
+            worker = Worker([Task("t", lambda: 60.0, lambda: 0.0, 60.0)], final=final)
+            worker.ensure_started()
+            logging.getLogger().addHandler(Handler())
+            with logging._lock:
+                logging.getLogger().handlers[0].close()
+        """)
+
+        assert out == "False\n"
 
 
 @FORKS
