@@ -9,6 +9,8 @@ and the notices.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import random
 import time
@@ -34,6 +36,10 @@ _TICK: Final = 5.0
 _YOUNG: Final = 30.0
 
 _KEEP_ALL: Final = SamplingPolicy()
+
+# What it does, for whoever turns this logger to DEBUG; only ever written by the worker's thread,
+# whose records no integration samples.
+_logger: Final = logging.getLogger("lipservice")
 
 
 class AdaptiveSampler(DecisionEngine):
@@ -204,6 +210,7 @@ class AdaptiveSampler(DecisionEngine):
             if policy is None:
                 return _FIRST_TICKS
             self.apply_policy(policy)
+            _debug("planned in this process: %s", policy.reasoning)
             return planner.next_pause()
 
         return Task("plan", plan, planner.next_pause, interval)
@@ -229,9 +236,18 @@ class _FromServer:
     def apply_policy(self, policy: SamplingPolicy) -> None:
         self._sampler._policy_is_planned = False  # noqa: SLF001 - the other half of the sampler
         self._sampler.apply_policy(policy)
+        _debug("the server's policy %s is in force", policy.policy_id)
 
     def drain(self) -> list[PatternStats]:
-        return self._sampler.drain()
+        drained = self._sampler.drain()
+        records = sum(stats.count for stats in drained)
+        _debug("to report: %d records of %d patterns", records, len(drained))
+        return drained
+
+
+def _debug(text: str, *args: object) -> None:
+    with contextlib.suppress(Exception):  # the application's logging is broken: nobody to tell
+        _logger.debug(text, *args)
 
 
 def _cache_for(
