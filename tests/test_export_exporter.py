@@ -413,7 +413,7 @@ class TestRecords:
     def test_a_record_that_cannot_be_encoded_harms_no_other(self):
         bench = Bench()
         bench.log("a", "b")
-        bench.exporter.submit((0.0, 9, "", "", object(), None, 7, 8, 9, 10, 11))
+        bench.exporter.submit((0.0, 9, "", "", object(), None, 7, 8, 9, 10, 11, 12, 13))
         bench.log("c")
         bench.flush()
 

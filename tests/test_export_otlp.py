@@ -38,7 +38,7 @@ def encoder(clock=None, **settings):
     return RecordEncoder(config, redactor, clock or Clock())
 
 
-def entry(message="hello", severity=9, attributes=(), **fields):
+def entry(message="hello", severity=9, attributes=(), code=("", 0, ""), **fields):
     values = {
         "time": 1_700_000_000.25,
         "severity": severity,
@@ -46,8 +46,10 @@ def entry(message="hello", severity=9, attributes=(), **fields):
         "logger": "shop.cart",
         "message": message,
         "format": None,
-        "attributes": list(attributes.items()) if isinstance(attributes, dict) else attributes,
-        "code": None,
+        "attributes": [part for pair in dict(attributes).items() for part in pair],
+        "path": code[0],
+        "line": code[1],
+        "function": code[2],
         "trace": None,
         "context": None,
         "exception": None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,8 +84,11 @@ def test_the_quick_look_overlooks_nothing(text):
         assert R.has_any(b"\x0a\x10" + encoded + b"\x32", forms)
 
 
-def test_a_length_of_64_is_not_taken_for_an_address():
+def test_a_number_or_a_size_is_not_taken_for_an_address():
+    """An "@" is also the byte of a size of 64 and of every double from 2 to 32."""
     assert R.forms_in(b"\x32\x40\x0a\x10aaaa\x12") == ()
+    for number in (2.0, 12.5, 16.25, 31.9):
+        assert R.forms_in(b"ms\x12\x09\x21" + struct.pack("<d", number) + b"2\x0e\x0a.com") == ()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import date, datetime, time
 from enum import Enum
 from itertools import islice
@@ -23,7 +23,8 @@ from typing import Any, Final, NamedTuple
 from lipservice.export.config import CURRENT_CONTEXT, LogContext
 from lipservice.severity import OTEL_NUMBERS, severity_of_level
 
-Pairs = Sequence[tuple[str, Any]]
+#: Names and values in turn: one object for the garbage collector to visit, not one a pair.
+Fields = Sequence[Any]
 
 
 class Entry(NamedTuple):
@@ -40,10 +41,12 @@ class Entry(NamedTuple):
     message: str
     #: The format string that the message was made from; None: the message as it is.
     format: str | None
-    #: What the application attached, values frozen; later pairs win.
-    attributes: Pairs
-    #: (path, line, function), or None where unknown.
-    code: tuple[str, int, str] | None
+    #: What the application attached: names and frozen values in turn.
+    attributes: Fields
+    #: Where in the code; the path is "" where unknown.
+    path: str
+    line: int
+    function: str
     #: (trace id, span id, trace flags), or None outside a span.
     trace: tuple[int, int, int] | None
     context: LogContext | None
@@ -88,23 +91,24 @@ def entry_of_record(record: LogRecord) -> tuple[Entry, int]:
         message = text_of(message)
     size = len(message)
     fields = record.__dict__
-    attributes: list[tuple[str, Any]] = []
+    attributes: list[Any] = []
     if len(fields) > _STANDARD_COUNT:
         # In line, since it runs once a record: what the application added stands last.
-        for pair in reversed(fields.items()):
-            key, value = pair
+        for key, value in reversed(fields.items()):
             if key is _LAST_STANDARD:  # attribute names are interned
                 break
             kind = type(value)
             if kind is str:
                 size += len(value)
-            elif kind is not int and kind is not float and kind is not bool:
-                pair = (key, freeze(value))  # noqa: PLW2901
-                size += _size(pair[1])
-            attributes.append(pair)
+                attributes += (key, value)
+            elif kind is int or kind is float or kind is bool:
+                attributes += (key, value)
+            else:
+                frozen = freeze(value)
+                size += _size(frozen)
+                attributes += (key, frozen)
         else:  # somebody took that standard attribute out
-            attributes = [pair for pair in attributes if pair[0] not in _STANDARD_SET]
-        attributes.reverse()
+            attributes = _without_standard(attributes)
     exception = None
     if record.exc_info or record.exc_text or record.stack_info:
         exception, extra_size = _error_fields(record, attributes)
@@ -119,7 +123,9 @@ def entry_of_record(record: LogRecord) -> tuple[Entry, int]:
         message,
         template,
         attributes,
-        (record.pathname, record.lineno, record.funcName),
+        record.pathname,
+        record.lineno,
+        record.funcName,
         current_trace() if "opentelemetry.trace" in _modules else None,
         CURRENT_CONTEXT.get() if "posthog.contexts" not in _modules else current_context(),
         exception,
@@ -127,18 +133,31 @@ def entry_of_record(record: LogRecord) -> tuple[Entry, int]:
     return entry, 1 + size // SLOT_CHARS  # type: ignore[return-value]  # a plain tuple is cheaper
 
 
-def freeze_pairs(pairs: list[tuple[str, Any]]) -> tuple[Pairs, int]:
-    """*pairs* with values that no longer change (in place), and about how many characters."""
+def _without_standard(attributes: list[Any]) -> list[Any]:
+    pairs = zip(attributes[::2], attributes[1::2], strict=True)
+    return [part for pair in pairs if pair[0] not in _STANDARD_SET for part in pair]
+
+
+def fields_of(values: Mapping[Any, Any], leave: Container[str] = ()) -> tuple[Fields, int]:
+    """
+    Frozen names and values of an event dict, keyword arguments or bound values, without *leave*.
+
+    Returns:
+        The fields, and about how many characters they hold.
+    """
+    fields: list[Any] = []
     size = 0
-    for index, (key, value) in enumerate(pairs):
+    for key, value in list(values.items()):
+        if key in leave:
+            continue
         kind = type(value)
-        if kind is str or kind is bytes:
+        if kind is str:
             size += len(value)
-        elif kind not in _SCALARS:
-            frozen = freeze(value)
-            pairs[index] = (key, frozen)
-            size += _size(frozen)
-    return pairs, size
+        elif kind is not int and kind is not float and kind is not bool:
+            value = freeze(value)  # noqa: PLW2901
+            size += _size(value)
+        fields += (key if type(key) is str else text_of(key), value)
+    return fields, size
 
 
 def freeze(value: Any, depth: int = 0) -> Any:
@@ -219,7 +238,7 @@ def text_of(value: object) -> str:
 
 
 def _error_fields(
-    record: LogRecord, attributes: list[tuple[str, Any]]
+    record: LogRecord, attributes: list[Any]
 ) -> tuple[tuple[str, str, str] | None, int]:
     """The exception's texts and the size they add; the stack, if asked for, is an attribute."""
     exception = exception_text(record.exc_info)
@@ -228,7 +247,7 @@ def _error_fields(
     size = len(exception[1]) + len(exception[2]) if exception else 0
     if record.stack_info:
         stack = str(record.stack_info)
-        attributes.append(("stack_info", stack))
+        attributes += ("stack_info", stack)
         size += len(stack)
     return exception, size
 
@@ -315,7 +334,7 @@ def frozen_context(context: LogContext | None) -> LogContext | None:
     """*context* with attributes that no longer change."""
     if context is None or not context.attributes:
         return context
-    pairs, _ = freeze_pairs([(_key(key), value) for key, value in context.attributes.items()])
+    fields, _ = fields_of(context.attributes)
     return LogContext(
         trace_id=context.trace_id,
         span_id=context.span_id,
@@ -324,11 +343,5 @@ def frozen_context(context: LogContext | None) -> LogContext | None:
         session_id=context.session_id,
         user_id=context.user_id,
         request_id=context.request_id,
-        attributes=dict(pairs),
+        attributes=dict(zip(fields[::2], fields[1::2], strict=True)),
     )
-
-
-def fields_of(values: Mapping[str, Any], leave: Iterable[str] = ()) -> tuple[Pairs, int]:
-    """Frozen pairs of an event dict, keyword arguments or bound values, without *leave*."""
-    skipped = frozenset(leave)
-    return freeze_pairs([(_key(k), v) for k, v in list(values.items()) if k not in skipped])

@@ -232,7 +232,7 @@ class PostHogOTLPExporter:
             return _DONE
         logger = kwargs.pop("logger", "") if kwargs else ""
         exception = capture.exception_text(kwargs.pop("exc_info", None)) if kwargs else None
-        attributes, size = capture.freeze_pairs(list(kwargs.items())) if kwargs else ((), 0)
+        attributes, size = capture.fields_of(kwargs) if kwargs else ((), 0)
         text = message if type(message) is str else capture.text_of(message)
         size += len(text) + (len(exception[2]) if exception else 0)
         entry = (
@@ -243,7 +243,9 @@ class PostHogOTLPExporter:
             text,
             None,
             attributes,
-            None,
+            "",
+            0,
+            "",
             capture.current_trace() if "opentelemetry.trace" in sys.modules else None,
             _complete(context),
             exception,
@@ -295,9 +297,9 @@ class PostHogOTLPExporter:
         self._flush_all = True
         self._worker.ensure_started()
         self._worker.wake(_TASK)
-        while self._in_hand() and self._clock() < deadline and not is_own_thread():
+        while self._is_busy() and self._clock() < deadline and not is_own_thread():
             time.sleep(_FLUSH_LOOK)
-        return not self._in_hand()
+        return not self._is_busy()
 
     def stop(self, timeout: float | None = None) -> Done:
         """
@@ -319,7 +321,7 @@ class PostHogOTLPExporter:
         if _holds_logging_lock():
             self._linger(seconds)
             return _DONE
-        if self._worker.health()["starts"] == 0 and self._in_hand():
+        if self._worker.health()["starts"] == 0 and self._is_busy():
             self._worker.ensure_started()
         self._worker.stop(seconds)
         self._rescue()
@@ -359,6 +361,13 @@ class PostHogOTLPExporter:
             "worker": self._worker.health(),
         }
 
+    def _is_busy(self) -> bool:
+        """Whether records wait in memory; as `_in_hand`, but at no cost."""
+        if self._lanes.places_used() or self._encoding:
+            return True
+        with self._settling:
+            return bool(self._pending or self._in_flight)
+
     def _in_hand(self) -> int:
         """
         Records that wait in memory, those of a request under way among them.
@@ -394,7 +403,7 @@ class PostHogOTLPExporter:
 
     def _after_work(self, pause: float) -> float:
         until = self._lingering_until
-        if until is not None and (not self._in_hand() or self._clock() >= until):
+        if until is not None and (not self._is_busy() or self._clock() >= until):
             self._end_lingering()
         return pause if until is None else min(pause, 0.05)
 
@@ -716,7 +725,7 @@ class PostHogOTLPExporter:
         """
         self._lingering_until = self._clock() + seconds
         self._flush_all = True
-        if self._worker.health()["starts"] or self._in_hand():
+        if self._worker.health()["starts"] or self._is_busy():
             _lingering.add(self)
             self._worker.ensure_started()
             self._worker.wake(_TASK)
@@ -799,7 +808,7 @@ def _at_exit() -> None:
     """
     for ref in list(_exporters.values()):
         exporter = ref()
-        if exporter is not None and exporter._in_hand():  # noqa: SLF001 - same module
+        if exporter is not None and exporter._is_busy():  # noqa: SLF001 - same module
             exporter._rescue()  # noqa: SLF001
 
 

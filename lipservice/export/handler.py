@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from threading import get_ident
 from typing import Any
 
-from lipservice._worker import is_own_thread
+from lipservice._worker import OWN_THREADS
 from lipservice.exceptions import ConfigurationError
 from lipservice.export.capture import entry_of_record
 from lipservice.export.config import PostHogConfig
@@ -83,7 +84,9 @@ class PostHogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue *record*."""
-        if is_own_thread() or is_own_logger(record.name):
+        if OWN_THREADS and get_ident() in OWN_THREADS:
+            return
+        if record.name.startswith("lipservice") and is_own_logger(record.name):
             return
         try:
             self._submit(*entry_of_record(record))

@@ -77,7 +77,6 @@ _INT64: Final = range(-(1 << 63), 1 << 63)
 # ---------------------------------------------------------------------- protobuf
 
 _BYTE: Final = tuple(bytes((value,)) for value in range(128))
-_tagged_double: Final = struct.Struct("<Bd").pack
 _time_and_severity: Final = struct.Struct("<BQBB").pack
 _flags: Final = struct.Struct("<BI").pack
 
@@ -100,13 +99,37 @@ def varint(number: int) -> bytes:
     return bytes(groups)
 
 
+# Heads of what is short, by its size: of a text as KeyValue.value, and as LogRecord.body; of an
+# attribute of a LogRecord; and whole values of small numbers.
+_SHORT: Final = 126
+_TEXT: Final = tuple(bytes((0x12, size + 2, 0x0A, size)) for size in range(_SHORT))
+_BODY: Final = tuple(bytes((0x2A, size + 2, 0x0A, size)) for size in range(_SHORT))
+_ATTRIBUTE: Final = tuple(bytes((0x32, size)) for size in range(128))
+_SMALL_INT: Final = tuple(bytes((0x12, 2, 0x18, value)) for value in range(128))
+_double_head: Final = struct.Struct("<3sd").pack
+
+
+def _text_head(size: int) -> bytes:
+    """What stands before a text of *size* bytes in an AnyValue that is framed."""
+    inner = b"\x0a" + varint(size)
+    return varint(size + len(inner)) + inner
+
+
+def _framed(size: int) -> bytes:
+    return b"\x32" + varint(size)
+
+
+def _cut(text: str, longest: int) -> str:
+    return f"{text[:longest]}... [{len(text) - longest} more]"
+
+
 def _field(tag: bytes, content: bytes) -> bytes:
     return b"".join((tag, varint(len(content)), content))
 
 
 def _utf8(text: str, longest: int) -> bytes:
     if len(text) > longest:
-        text = f"{text[:longest]}... [{len(text) - longest} more]"
+        text = _cut(text, longest)
     return text.encode("utf-8", "replace")  # a lone surrogate would make the whole batch invalid
 
 
@@ -114,10 +137,7 @@ def _text_value(text: str, longest: int) -> bytes:
     """AnyValue with a string, framed as field 2 (KeyValue.value)."""
     content = _utf8(text, longest)
     size = len(content)
-    if size < 126:
-        return b"".join((b"\x12", _BYTE[size + 2], b"\x0a", _BYTE[size], content))
-    inner = b"\x0a" + varint(size)
-    return b"".join((b"\x12", varint(size + len(inner)), inner, content))
+    return (_TEXT[size] if size < _SHORT else b"\x12" + _text_head(size)) + content
 
 
 def _double_value(number: float) -> bytes:
@@ -125,7 +145,7 @@ def _double_value(number: float) -> bytes:
         # JSON back ends have no number for these; the names are those of PostHog's sdk-specs.
         name = "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"  # noqa: PLR0124
         return _text_value(name, 16)
-    return b"\x12\x09" + _tagged_double(0x21, number)
+    return _double_head(b"\x12\x09\x21", number)
 
 
 def _int_value(number: int) -> bytes:
@@ -253,42 +273,66 @@ class RecordEncoder:
             message,
             _format,
             attributes,
-            code,
+            path,
+            _line,
+            _function,
             trace,
             context,
             exception,
         ) = entry
         longest, clean, keys = self._longest, scrub.clean, self._keys
-        body = _text_value(clean(message) if clean else message, longest)
-        parts = [_time_and_severity(0x09, _nanoseconds(time), 0x10, severity), b"\x2a", body[1:]]
-        if len(attributes) > _MAX_ATTRIBUTES:
-            parts.append(b"\x38" + varint(len(attributes) - _MAX_ATTRIBUTES))
-            attributes = attributes[:_MAX_ATTRIBUTES]
+        text = clean(message) if clean else message
+        if len(text) > longest:
+            text = _cut(text, longest)
+        content = text.encode("utf-8", "replace")
+        size = len(content)
+        parts = [
+            _time_and_severity(0x09, _nanoseconds(time), 0x10, severity),
+            _BODY[size] if size < _SHORT else b"\x2a" + _text_head(size),
+            content,
+        ]
+        if len(attributes) > 2 * _MAX_ATTRIBUTES:
+            parts.append(b"\x38" + varint(len(attributes) // 2 - _MAX_ATTRIBUTES))
+            attributes = attributes[: 2 * _MAX_ATTRIBUTES]
         special: list[tuple[str, Any]] = []
-        for pair in attributes:
-            key, value = pair
+        in_turn = iter(attributes)
+        # The usual kinds in line and from tables: this loop is most of the worker's time.
+        for key, value in zip(in_turn, in_turn, strict=True):
             prefix = keys.get(key)
             if not prefix:
                 prefix = self._learn(key)
                 if not prefix:
-                    special.append(pair)
+                    special.append((key, value))
                     continue
             kind = type(value)
-            if kind is str:
-                encoded = _text_value(clean(value) if clean else value, longest)
-            elif kind is int and 0 <= value < 128:
-                encoded = b"\x12\x02\x18" + _BYTE[value]
+            if kind is str and not clean and len(value) <= longest:
+                content = value.encode("utf-8", "replace")
+                size = len(content)
+                head = _TEXT[size] if size < _SHORT else b"\x12" + _text_head(size)
+                size += len(prefix) + len(head)
+                parts += (_ATTRIBUTE[size] if size < 128 else _framed(size), prefix, head, content)
+                continue
+            if kind is int and 0 <= value < 16_384:
+                encoded = (
+                    _SMALL_INT[value]
+                    if value < 128
+                    else b"\x12\x03\x18" + bytes((value & 127 | 128, value >> 7))
+                )
+            elif kind is float and value - value == 0.0:  # neither NaN nor infinite
+                encoded = _double_head(b"\x12\x09\x21", value)
+            elif kind is bool:
+                encoded = _TRUE if value else _FALSE
             elif value is None:
                 continue
             else:
                 encoded = _any_value(value, longest, scrub)
             size = len(prefix) + len(encoded)
-            parts += (b"\x32", _BYTE[size] if size < 128 else varint(size), prefix, encoded)
+            parts += (_ATTRIBUTE[size] if size < 128 else _framed(size), prefix, encoded)
         if special or context is not None:
             self._entry_id = id(entry)
             self._add_special(parts, Entry._make(entry), special, scrub)
-        elif code is not None:
-            self._add_code(parts, code)
+        elif path:
+            self._add_code(parts, entry)
         if exception is not None and "exception" in self._wanted:
             self._add_exception(parts, exception, scrub)
         if severity_text or "severity_text" in self._wanted:
@@ -331,7 +375,7 @@ class RecordEncoder:
             elif key not in _EXCEPTION or entry.exception is None:
                 plain[key] = value
         if entry.context is not None:
-            given = {key for key, _ in entry.attributes} | plain.keys()
+            given = {*entry.attributes[::2], *plain}
             plain.update(
                 (key, value)
                 for key, value in context_fields(entry.context)
@@ -344,8 +388,8 @@ class RecordEncoder:
                 self._add(parts, key, _named_value(key, value, self._longest, scrub, 0))
         if sampling:
             self._add_sampling(parts, entry, sampling, scrub)
-        elif entry.code is not None:
-            self._add_code(parts, entry.code)
+        elif entry.path:
+            self._add_code(parts, entry)
 
     def _add_sampling(
         self, parts: list[bytes], entry: Entry, sampling: Mapping[str, Any], scrub: _Scrub
@@ -368,8 +412,8 @@ class RecordEncoder:
         if due and signature and "template" in wanted:
             text = _template(entry)
             self._add_text(parts, TEMPLATE, scrub.clean(text) if scrub.clean else text)
-        if due and entry.code is not None:
-            self._add_code(parts, entry.code)
+        if due and entry.path:
+            self._add_code(parts, entry)
 
     def _facts_due(self, signature: str, rate: float) -> tuple[bool, bool]:
         """Whether the pattern's facts are to be sent, and whether its rate has changed."""
@@ -392,8 +436,8 @@ class RecordEncoder:
             self._facts[signature] = (now + self._facts_interval if due else due_at, rate)
         return due, rate != last_rate
 
-    def _add_code(self, parts: list[bytes], code: tuple[str, int, str]) -> None:
-        path, line, function = code
+    def _add_code(self, parts: list[bytes], entry: Entry) -> None:
+        path, line, function = entry[7:10]
         if "code" in self._wanted:
             self._add_text(parts, CODE, f"{short_path(path)}:{line}")
         if "code_attributes" in self._wanted:
@@ -418,7 +462,7 @@ _SEVERITY_TEXTS: Final = {1: "TRACE", 5: "DEBUG", 9: "INFO", 13: "WARN", 17: "ER
 def _nanoseconds(seconds: float) -> int:
     if not 0.0 < seconds < 1.8e10:  # also NaN: 0 is OTLP's "unknown"
         return 0
-    return round(seconds * 1e6) * 1000  # a float has microseconds, not more
+    return int(seconds * 1e6 + 0.5) * 1000  # a float has microseconds, not more
 
 
 def _number(value: Any) -> float:

@@ -65,6 +65,7 @@ _KEYS: Final = re.compile(
 _URL_LOGIN: Final = re.compile(r"(://[^\s/:@]{0,256}:)[^\s/@]{1,256}(?=@)")
 _LOCAL_PART: Final = re.compile(r"[A-Za-z0-9._%+-]{1,64}\Z")
 _DOMAIN: Final = re.compile(r"@(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,8}[A-Za-z]{2,24}\b")
+_ENCODED_DOMAIN: Final = re.compile(rb"@(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,8}[A-Za-z]{2}")
 # In one piece, in groups of four, or as American Express and Diners print them.
 _CARD: Final = re.compile(
     r"(?<![0-9.])(?:[2-6][0-9]{12,18}"
@@ -214,11 +215,14 @@ class Nothing(Redactor):
 
 
 def _has_at(encoded: bytes) -> bool:
-    """Whether an "@" stands between two visible characters (as a length, 64, it does not)."""
+    """Whether an "@" stands in an address (as the byte of a number or a size it does not)."""
     position = encoded.find(_AT)
-    while position > 0:
-        around = encoded[position - 1 : position + 2]
-        if len(around) == 3 and around[0] > 0x20 and around[2] > 0x20:
+    if position < 0:
+        return False
+    if encoded.find(b"://") >= 0:  # perhaps the login of an address
+        return True
+    while position >= 0:
+        if _ENCODED_DOMAIN.match(encoded, position):
             return True
         position = encoded.find(_AT, position + 1)
     return False

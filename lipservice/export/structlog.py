@@ -96,7 +96,7 @@ def _entry(logger: Any, method_name: str, event: Mapping[str, Any]) -> tuple[Ent
         message,
         template,
         attributes,
-        _code(event),
+        *_code(event),
         capture.current_trace() if "opentelemetry.trace" in sys.modules else None,
         capture.current_context(),
         exception,
@@ -124,9 +124,9 @@ def _time(timestamp: object) -> float:
     return time.time()
 
 
-def _code(event: Mapping[str, Any]) -> tuple[str, int, str] | None:
+def _code(event: Mapping[str, Any]) -> tuple[str, int, str]:
     """What CallsiteParameterAdder found, where the chain has one before this processor."""
     path, line = event.get("pathname") or event.get("filename"), event.get("lineno")
     if not isinstance(path, str) or not isinstance(line, int):
-        return None
+        return "", 0, ""
     return path, line, str(event.get("func_name") or "")
