@@ -36,6 +36,12 @@ SUBCOMMANDS: Final = {
     "simulate": _Subcommand(
         "lipservice.cli.simulate", "show what sampling would keep and save on your own log files"
     ),
+    "demo": _Subcommand(
+        "lipservice.cli.demo", "run a small web shop under load and sample its logs live"
+    ),
+    "check-posthog": _Subcommand(
+        "lipservice.cli.check_posthog", "send one record to PostHog and say what came back"
+    ),
 }
 
 

@@ -524,18 +524,10 @@ class PostHogOTLPExporter:
         return self._post(body, headers, seconds), len(body)
 
     def _headers(self) -> dict[str, str]:
-        headers = {
-            "Content-Type": "application/x-protobuf",
-            "User-Agent": f"lipservice/{__version__}",
-            **self._config.headers,
-        }
-        if self._config.gzip:
-            headers["Content-Encoding"] = "gzip"
         if not self._bearer:
             jwt = self._config.jwt
             self._bearer = str(jwt()) if callable(jwt) else jwt or self._config.api_key
-        headers["Authorization"] = f"Bearer {self._bearer}"
-        return headers
+        return headers_of(self._config, self._bearer)
 
     def _renew_bearer(self) -> bool:
         """Whether another try with a new token makes sense."""
@@ -756,6 +748,19 @@ def _seconds(timestamp: object, now: Callable[[], float]) -> float:
         return float(timestamp)  # type: ignore[arg-type]  # seconds since the epoch are as clear
     except (TypeError, ValueError, OverflowError, OSError):
         return now()
+
+
+def headers_of(config: PostHogConfig, bearer: str) -> dict[str, str]:
+    """The headers of each request."""
+    headers = {
+        "Content-Type": "application/x-protobuf",
+        "User-Agent": f"lipservice/{__version__}",
+        **config.headers,
+        "Authorization": f"Bearer {bearer}",
+    }
+    if config.gzip:
+        headers["Content-Encoding"] = "gzip"
+    return headers
 
 
 def resource_of(config: PostHogConfig) -> dict[str, Any]:

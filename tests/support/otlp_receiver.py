@@ -214,7 +214,7 @@ class Handler(BaseHTTPRequestHandler):
     def act_well(self, rule: dict[str, Any], body: bytes) -> None:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if self.path.startswith("/flags"):
-            self.answer(200 if token != "phc_wrong" else 401, b"{}")
+            self.answer(401 if json.loads(body)["token"] == "phc_wrong" else 200, b"{}")
         elif not token or token.startswith("phx_"):
             self.answer(401, b'{"error":"Invalid project API key"}')
         elif len(body) > LIMIT:
