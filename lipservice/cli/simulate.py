@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     planning = parser.add_argument_group("what to keep")
     planning.add_argument(
-        "--cost-target", type=_share, metavar="SHARE",
+        "--cost-target", type=read_share, metavar="SHARE",
         help=f"share of the bytes to keep, 0.1 or 10%% (default: {DEFAULT_COST_TARGET})",
     )  # fmt: skip
     planning.add_argument(
@@ -265,7 +265,8 @@ def _progress(sources: list[Source]) -> Iterator[Callable[[int], object]]:
         yield bar.update
 
 
-def _share(text: str) -> float:
+def read_share(text: str) -> float:
+    """A share as users write it: 0.1 or 10%."""
     try:
         value = float(text.rstrip("% ")) / (100 if text.rstrip().endswith("%") else 1)
     except ValueError:

@@ -47,7 +47,8 @@ def report_to_html(report: Report, top: int = DEFAULT_PAGE_TOP) -> str:
     body = [_header(report), "<main>", _headline(report)]
     if report.rows:
         body += [_map_section(report, top), _time_section(report)]
-        body += [_comparison_section(report), _patterns_section(report, top)]
+        body += [_comparison_section(report), _proof_section(report)]
+        body += [_patterns_section(report, top)]
     body += ["</main>", _footer(report)]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -110,10 +111,13 @@ def _figures(report: Report) -> str:
     errors = (
         f"{report.errors:,} records, whatever the rates" if report.errors else "no error was logged"
     )
+    share = outcome.kept_share
+    volume = f"{wording.bytes_words(outcome.kept_bytes)} of {wording.bytes_words(outcome.bytes)}"
+    if report.live_share is not None:
+        volume = f"{wording.percent(share)} with the time before its first policy"
+        share = report.live_share
     cells = [
-        ("Bytes kept", wording.percent(outcome.kept_share),
-         f"{wording.bytes_words(outcome.kept_bytes)} of "
-         f"{wording.bytes_words(outcome.bytes)}{asked}"),
+        ("Bytes kept", wording.percent(share), volume + asked),
         ("Patterns visible", wording.percent(outcome.visible_share),
          f"uniform sampling: {wording.percent(report.uniform.visible_share)}"),
         ("Errors kept", "all" if report.errors else "none", errors),
@@ -237,6 +241,17 @@ def _comparison_section(report: Report) -> str:
         "<p>What one rate for every record would do with as many bytes: it loses rare patterns "
         "and errors, and spends its budget on what is loud.</p>\n"
         f'<div class="comparison">{"".join(cells)}</div>\n</section>'
+    )
+
+
+def _proof_section(report: Report) -> str:
+    if not report.proofs:
+        return ""
+    items = "\n".join(f"<li>{escape(proof)}</li>" for proof in report.proofs)
+    return (
+        '<section aria-labelledby="proof">\n<h2 id="proof">Counted twice</h2>\n'
+        "<p>A ledger that knows nothing of the sampler counted every record before it, and every "
+        f'record that came through.</p>\n<ul class="proofs">\n{items}\n</ul>\n</section>'
     )
 
 

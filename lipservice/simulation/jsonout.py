@@ -73,6 +73,8 @@ def report_to_dict(report: Report, top: int | None = None) -> dict[str, Any]:
             ],
         },
         "notes": list(report.notes),
+        "live_share": report.live_share,
+        "proofs": list(report.proofs),
         "policy": report.policy.to_dict(),
     }
 

@@ -165,6 +165,11 @@ class Report:
     money: Money
     #: What else is to be said, in sentences.
     notes: tuple[str, ...] = ()
+    #: What was compared with counts of another side, in sentences (`lipservice demo`).
+    proofs: tuple[str, ...] = ()
+    #: What is kept was counted, not expected: the share of the bytes from the first policy on,
+    #: before which everything is kept. None: expected.
+    live_share: float | None = None
 
     @property
     def error_rows(self) -> list[PatternRow]:
@@ -300,6 +305,32 @@ def build_rows(
 def build_outcome(tallies: Sequence[Tally], families: Mapping[str, str]) -> Outcome:
     """What is expected to be kept; patterns are families here."""
     return _outcome(tallies, [tally.rate for tally in tallies], families)
+
+
+def live_outcome(
+    tallies: Sequence[Tally], families: Mapping[str, str], errors: Mapping[str, float]
+) -> Outcome:
+    """
+    What a sampler really kept.
+
+    Args:
+        tallies: its counts.
+        families: as for `build_rows`.
+        errors: relative error of each signature's estimated count.
+    """
+    kept: dict[str, float] = {}
+    for tally in tallies:
+        family = families.get(tally.template, tally.template)
+        kept[family] = kept.get(family, 0.0) + tally.kept_records
+    return Outcome(
+        patterns=len(kept),
+        records=sum(tally.count for tally in tallies),
+        bytes=sum(tally.bytes for tally in tallies),
+        kept_records=math.fsum(tally.kept_records for tally in tallies),
+        kept_bytes=math.fsum(tally.kept_bytes for tally in tallies),
+        visible_patterns=sum(records > 0 for records in kept.values()),
+        mean_error=math.fsum(errors.values()) / len(errors) if errors else 0.0,
+    )
 
 
 def uniform_outcome_of(

@@ -40,6 +40,7 @@ def print_report(report: Report, console: Console, top: int = DEFAULT_TOP) -> No
     if report.rows:
         print_patterns(report, console, top)
         _print_comparison(report, console)
+    _print_proofs(report, console)
     _print_notes(report, console)
 
 
@@ -213,6 +214,16 @@ def _print_comparison(report: Report, console: Console) -> None:
         value = console.style(f"{here:>11}", "bold")
         console.line(f"  {fit(what, what_width)} {value} {uniform:>11}")
     console.line()
+
+
+def _print_proofs(report: Report, console: Console) -> None:
+    for proof in report.proofs:
+        first, *more = _wrap(safe(proof), console.width - 4)
+        console.line(f"  {console.style('✓', 'green')} {first}")
+        for line in more:
+            console.line("    " + line)
+    if report.proofs:
+        console.line()
 
 
 def _print_notes(report: Report, console: Console) -> None:

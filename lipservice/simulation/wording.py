@@ -109,12 +109,22 @@ def pattern_words(report: Report) -> str:
 
 def headline(report: Report) -> str:
     """The result in one sentence that a person would repeat."""
+    if report.live_share is not None:
+        return _live_headline(report, report.live_share)
     share = percent(report.outcome.kept_share)
     kept = _errors_words(report)
     visible = percent(report.outcome.visible_share)
     return (
         f"At {share} of the bytes you would keep {kept}{visible} of the patterns visible; "
         f"{saving_words(report.money)}."
+    )
+
+
+def _live_headline(report: Report, share: float) -> str:
+    visible = percent(report.outcome.visible_share)
+    return (
+        f"From its first policy on LipService kept {percent(share)} of the bytes, "
+        f"{_errors_words(report)}{visible} of the patterns visible; {saving_words(report.money)}."
     )
 
 
@@ -131,7 +141,7 @@ def saving_words(money: Money) -> str:
 def missed_target(report: Report) -> str:
     """Why more is kept than was asked for, plainly; "" where it is not."""
     target = report.cost_target
-    if target is None or not report.target_missed:
+    if target is None or report.live_share is not None or not report.target_missed:
         return ""
     share = report.protected_bytes / max(report.outcome.bytes, 1.0)
     if share > target:
