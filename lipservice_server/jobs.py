@@ -40,6 +40,7 @@ def make_jobs(runtime: Runtime) -> Any:
 
     every(crontab(minute=f"*/{runtime.settings.rollup_minutes}"), roll_up)
     every(crontab(minute="*"), regenerate)
+    every(crontab(minute="7"), find_risers)
     every(crontab(minute="17"), prune)
     every(crontab(hour="0", minute="20"), tell_savings)
     return huey
@@ -50,6 +51,15 @@ def roll_up(runtime: Runtime) -> int:
     now = runtime.clock()
     return sum(
         runtime.store.rollups.roll_up(service["id"], now=now)
+        for service in runtime.store.services.every()
+    )
+
+
+def find_risers(runtime: Runtime) -> int:
+    """Find every service's patterns whose volume has jumped; how many."""
+    now = runtime.clock()
+    return sum(
+        runtime.store.rollups.find_risers(service["id"], now=now)
         for service in runtime.store.services.every()
     )
 

@@ -158,7 +158,6 @@ def _add_lists(api: Api) -> None:
             "patterns": store.patterns.risers(
                 call.identity.team_id,
                 call.service(),
-                now=runtime.clock(),
                 limit=call.query.limit,
                 least=call.query.least,
             )

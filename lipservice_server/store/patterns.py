@@ -70,13 +70,18 @@ class Patterns:
         where, params = _conditions(search, severity, pinned, first_seen_after)
         total = self._db.row(f"SELECT count(*) AS n {_FROM}{where}", service["id"], *params)
         order = "DESC" if descending else "ASC"
+        # Sorted are the names alone: to sort whole rows takes several times as long.
         rows = self._db.rows(
-            f"SELECT {_COLUMNS} {_FROM}{where}"
-            f" ORDER BY p.{SORTS[sort]} {order}, p.signature LIMIT ? OFFSET ?",
+            f"SELECT {_COLUMNS} FROM (SELECT p.signature AS name {_FROM}{where}"  # noqa: S608
+            f" ORDER BY p.{SORTS[sort]} {order}, p.signature LIMIT ? OFFSET ?) page"
+            " JOIN pattern p ON p.service_id = ? AND p.signature = page.name"
+            " LEFT JOIN override o ON o.service_id = p.service_id AND o.signature = p.signature"
+            f" ORDER BY p.{SORTS[sort]} {order}, p.signature",
             service["id"],
             *params,
             limit,
             offset,
+            service["id"],
         )
         return [_read(row) for row in rows], int(total["n"]) if total else 0
 
@@ -132,41 +137,25 @@ class Patterns:
         }
 
     def risers(
-        self, team_id: int, service_name: str, *, now: float, limit: int = 20, least: int = 100
+        self, team_id: int, service_name: str, *, limit: int = 20, least: float = 100
     ) -> list[Row]:
         """
-        Patterns whose last 24 hours are far above their mean of the seven days before.
+        Patterns whose volume has jumped, as `Rollups.find_risers` last found them.
 
-        One with fewer than *least* records in the last day is not looked at.
-
-        Returns:
-            Rows with `signature`, `template`, `severity`, `today`, `before` (mean a day) and
-            `factor`, the steepest first; a pattern with no earlier count has before 0.
+        The steepest come first. Rows have `signature`, `template`, `severity`, `first_seen`,
+        `today` and `before` (records a day, lately and in the week before) and `factor`; those with
+        less than *least* today are left out.
         """
         service = self._services.require(team_id, service_name)
-        day = int(now) // 86_400
-        rows = self._db.rows(
-            "SELECT p.signature, p.template, p.severity, p.first_seen, d.today, d.earlier FROM ("
-            " SELECT signature, sum(CASE WHEN day >= ? THEN count ELSE 0 END) AS today,"
-            " sum(CASE WHEN day < ? THEN count ELSE 0 END) AS earlier"
-            " FROM pattern_day WHERE service_id = ? AND day BETWEEN ? AND ?"
-            " GROUP BY signature) d"
-            " JOIN pattern p ON p.service_id = ? AND p.signature = d.signature"
-            " WHERE d.today >= ? AND d.today * 7 > 2 * d.earlier",
-            day - 1,
-            day - 1,
-            service["id"],
-            day - 8,
-            day,
+        return self._db.rows(
+            "SELECT p.signature, p.template, p.severity, p.first_seen, r.today, r.before, r.factor"
+            " FROM rising r JOIN pattern p ON p.service_id = r.service_id"
+            " AND p.signature = r.signature WHERE r.service_id = ? AND r.today >= ?"
+            " ORDER BY r.place LIMIT ?",
             service["id"],
             least,
+            limit,
         )
-        for row in rows:
-            # Two calendar days are looked at, the present one in part.
-            row["today"], row["before"] = int(row["today"]) / 2, int(row.pop("earlier")) / 7
-            row["factor"] = row["today"] / max(row["before"], 1.0)
-        rows.sort(key=lambda row: (-row["factor"], row["signature"]))
-        return rows[:limit]
 
     def for_generation(
         self, team_id: int, service_name: str, *, now: float, days: int = 7

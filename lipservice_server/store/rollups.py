@@ -51,6 +51,47 @@ class Rollups:
                 return rolled
             after = rows[-1]["signature"]
 
+    def find_risers(self, service_id: int, *, now: float, most: int = 100, least: int = 50) -> int:
+        """
+        Find a service's patterns whose volume has jumped, for `Patterns.risers`; how many.
+
+        Compared are the mean a day of yesterday and today, today in part, and that of the seven
+        days before; a pattern with at most twice as much, or fewer than *least* a day, is none.
+        """
+        day = int(now) // 86_400
+        rows = self._db.rows(
+            "SELECT signature, sum(CASE WHEN day >= ? THEN count ELSE 0 END) AS lately,"
+            " sum(CASE WHEN day < ? THEN count ELSE 0 END) AS earlier FROM pattern_day"
+            " WHERE service_id = ? AND day BETWEEN ? AND ? GROUP BY signature"
+            " HAVING sum(CASE WHEN day >= ? THEN count ELSE 0 END) >= ?",
+            day - 1,
+            day - 1,
+            service_id,
+            day - 8,
+            day,
+            day - 1,
+            least * 2,
+        )
+        found = [
+            (row["signature"], int(row["lately"]) / 2, int(row["earlier"]) / 7) for row in rows
+        ]
+        jumped = [(*row, row[1] / max(row[2], 1.0)) for row in found if row[1] > 2 * row[2]]
+        jumped.sort(key=lambda row: (-row[3], row[0]))
+        with self._db.transaction():
+            self._db.execute("DELETE FROM rising WHERE service_id = ?", service_id)
+            for place, (signature, today, before, factor) in enumerate(jumped[:most]):
+                self._db.execute(
+                    "INSERT INTO rising (service_id, place, signature, today, before, factor)"
+                    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (service_id, place) DO NOTHING",
+                    service_id,
+                    place,
+                    signature,
+                    today,
+                    before,
+                    factor,
+                )
+        return len(jumped[:most])
+
     def prune(
         self, service_id: int, *, hours_before: int, days_before: int, unseen_since: int
     ) -> int:

@@ -30,6 +30,7 @@ _TABLES: Final = (
     "instance",
     "policy",
     "override",
+    "rising",
 )
 
 
