@@ -39,6 +39,9 @@ SUBCOMMANDS: Final = {
     "demo": _Subcommand(
         "lipservice.cli.demo", "run a small web shop under load and sample its logs live"
     ),
+    "explain": _Subcommand(
+        "lipservice.cli.explain", "say which rule decides a message, and at which rate"
+    ),
     "check-posthog": _Subcommand(
         "lipservice.cli.check_posthog", "send one record to PostHog and say what came back"
     ),
