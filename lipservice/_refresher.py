@@ -385,6 +385,12 @@ class Refresher:
             instance_id=self._client.instance_id,
             interval=round(interval, 3),
             patterns=patterns,
+            health={
+                "records_lost": self._delivery.records_lost,
+                "reports_lost": self._delivery.reports_lost,
+                "report_failures": self._delivery.failures,
+                "poll_failures": self._polling.failures,
+            },
         )
 
     def _deliver(self, seconds_left: Callable[[], float]) -> ReportAnswer | None:

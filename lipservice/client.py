@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +41,10 @@ MAX_REPORT_BYTES: Final = 1_000_000
 _GZIP_ABOVE: Final = 1_000
 _BYTES_PER_PATTERN: Final = 400  # of everything but the template, generously
 _MAX_ETAG: Final = 1_000
-_MAX_NAME: Final = 200
-_MAX_INSTANCE: Final = 100
+# What the server takes; a forked child's instance id is 9 characters longer than its parent's.
+_MAX_TEMPLATE: Final = 4_096
+_MAX_NAME: Final = 100
+_INSTANCE_ID: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,80}")
 _MAX_KEY: Final = 4_096
 _LONGEST_TIMEOUT: Final = 3_600.0
 
@@ -223,8 +226,8 @@ class LipServiceClient:
         except ValueError as error:
             raise ConfigurationError(f"base_url is no URL that can be requested: {error}") from None
         self._key = _checked_key(api_key)
-        self._service_name = _checked_name(service_name, "service_name", _MAX_NAME)
-        self._given_instance_id = _checked_name(instance_id, "instance_id", _MAX_INSTANCE)
+        self._service_name = _checked_name(service_name)
+        self._given_instance_id = _checked_instance_id(instance_id)
         connect, read = _checked_timeout(timeout)
         self._seconds = connect + read
         self._instance_id = self._given_instance_id or _random_id()
@@ -269,11 +272,12 @@ class LipServiceClient:
             seconds: Most seconds to take, if less than the client's own.
         """
         headers = {"If-None-Match": etag} if etag else {}
-        service = self._service_name
-        query = "?" + urllib.parse.urlencode({"service_name": service}) if service else ""
+        # Who asks, so that the server can give each instance its share of the service's limit.
+        asker = {"service_name": self._service_name, "instance_id": self._instance_id}
+        query = urllib.parse.urlencode({name: value for name, value in asker.items() if value})
         answer = self._exchange(
             "GET",
-            "/api/v1/policies/active" + query,
+            f"/api/v1/policies/active?{query}",
             headers,
             limit=MAX_POLICY_BYTES,
             seconds=seconds,
@@ -364,7 +368,7 @@ class LipServiceClient:
         return self._transport.exchange(
             method,
             self._base_url + path,
-            headers={**headers, "LipService-Instance": self._instance_id},
+            headers=headers,
             body=body,
             limit=limit,
             seconds=self._seconds if seconds is None else seconds,
@@ -438,18 +442,24 @@ def _checked_key(api_key: object) -> str | None:
     return api_key
 
 
-def _checked_name(value: object, parameter: str, limit: int) -> str | None:
-    if value is None:
+def _checked_name(name: object) -> str | None:
+    if name is None:
         return None
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{parameter} is a string or None, not {type(value).__name__}")
-    if not 0 < len(value) <= limit or not value.isprintable() or value.strip() != value:
+    if not isinstance(name, str):
+        raise ConfigurationError(f"service_name is a string or None, not {type(name).__name__}")
+    if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or name.strip() != name:
         raise ConfigurationError(
-            f"{parameter} has 1 to {limit} printable characters, none of them a blank at an end"
+            f"service_name has 1 to {_MAX_NAME} printable characters, no blank at either end"
         )
-    if parameter == "instance_id" and not value.isascii():
-        raise ConfigurationError("instance_id is ASCII: it is sent in a header")
-    return value
+    return name
+
+
+def _checked_instance_id(instance_id: object) -> str | None:
+    if instance_id is None:
+        return None
+    if not isinstance(instance_id, str) or not _INSTANCE_ID.fullmatch(instance_id):
+        raise ConfigurationError("instance_id has 1 to 80 letters, digits and . _ : @ / -")
+    return instance_id
 
 
 def _checked_timeout(timeout: object) -> tuple[float, float]:
@@ -468,7 +478,7 @@ def _checked_timeout(timeout: object) -> tuple[float, float]:
 def _pattern_document(pattern: PatternCounts) -> dict[str, Any]:
     return {
         "signature": pattern.signature,
-        "template": pattern.template,
+        "template": pattern.template[:_MAX_TEMPLATE],
         "count": pattern.count,
         "kept": pattern.kept,
         "bytes": pattern.bytes,

@@ -99,25 +99,27 @@ class TestAskingForThePolicy:
         client.fetch_policy()
 
         (request,) = server.requests
-        assert request.target == "/api/v1/policies/active?service_name=checkout"
+        assert request.target == (
+            f"/api/v1/policies/active?service_name=checkout&instance_id={client.instance_id}"
+        )
         assert request.headers["authorization"] == f"Bearer {KEY}"
         assert request.headers["lipservice-spec"] == "LSIG-1"
-        assert request.headers["lipservice-instance"] == client.instance_id
         assert request.headers["user-agent"].startswith(
             f"lipservice-python/{lipservice.__version__}"
         )
 
     def test_without_service_and_key_it_is_the_documented_bare_form(self, server):
-        LipServiceClient(server.url + "/").fetch_policy()
+        LipServiceClient(server.url + "/", instance_id="pod-7").fetch_policy()
 
         (request,) = server.requests
-        assert request.target == "/api/v1/policies/active"
+        assert request.target == "/api/v1/policies/active?instance_id=pod-7"
         assert "authorization" not in request.headers
 
     def test_a_path_in_the_url_is_kept(self, server):
         LipServiceClient(server.url + "/behind/proxy/").fetch_policy()
 
-        assert server.requests[0].target == "/behind/proxy/api/v1/policies/active"
+        path = server.requests[0].target.partition("?")[0]
+        assert path == "/behind/proxy/api/v1/policies/active"
 
     def test_the_etag_sent_back_gives_not_modified(self, server, client):
         etag = client.fetch_policy().etag
@@ -309,6 +311,12 @@ class TestReporting:
         assert answer.outcome == "acknowledged"
         assert server.requests[0].json["patterns"][0]["template"] == "bad ? name"
 
+    def test_a_template_is_cut_to_what_the_server_takes(self, server, client):
+        """Else one message of single digits would have its whole report refused."""
+        client.report(report_of(Counts("a" * 16, 1, template="a <*> " * 1000)))
+
+        assert len(server.requests[0].json["patterns"][0]["template"]) == 4096
+
     def test_what_cannot_be_written_is_refused_without_a_request(self, server, client):
         answer = client.report(report_of(Counts("a" * 16, 1, sampling_rate=float("nan"))))
 
@@ -460,12 +468,12 @@ class TestConstruction:
         with pytest.raises(ConfigurationError, match=r"^timeout"):
             LipServiceClient("http://localhost", timeout=timeout)
 
-    @pytest.mark.parametrize("name", ["", " x", "a\nb", "x" * 201, 7])
+    @pytest.mark.parametrize("name", ["", " x", "a\nb", "x" * 101, 7])
     def test_a_wrong_service_name_is_named(self, name):
         with pytest.raises(ConfigurationError, match=r"^service_name"):
             LipServiceClient("http://localhost", service_name=name)
 
-    @pytest.mark.parametrize("name", ["", "pöd", "x" * 101])
+    @pytest.mark.parametrize("name", ["", "pöd", "x" * 81, "a b", "a\n", 7])
     def test_a_wrong_instance_id_is_named(self, name):
         with pytest.raises(ConfigurationError, match=r"^instance_id"):
             LipServiceClient("http://localhost", instance_id=name)
@@ -514,7 +522,7 @@ class TestEnvironment:
         client = LipServiceClient("http://policies.invalid", KEY)
 
         assert client.fetch_policy().document == POLICY
-        assert server.requests[0].target == "http://policies.invalid/api/v1/policies/active"
+        assert server.requests[0].target.startswith("http://policies.invalid/api/v1/policies/")
 
     def test_a_proxy_that_drips_is_bounded_too(self, server, monkeypatch):
         """http through the proxy, and the CONNECT for https."""

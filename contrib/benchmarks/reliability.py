@@ -196,7 +196,7 @@ def _polls_of_a_child() -> int:
     with PolicyServer() as server:
         child = _python(FORKING, server.url).strip()
         polls = server.of_kind("policy")
-        return sum(request.headers["lipservice-instance"] == child for request in polls)
+        return sum(request.target.endswith(f"instance_id={child}") for request in polls)
 
 
 def _print(results: dict[str, Any]) -> None:
