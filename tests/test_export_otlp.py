@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -420,3 +421,60 @@ def test_the_encoding_is_canonical_protobuf_for_one_logger():
     body = assemble(encode_resource({"service.name": "s", "n": 1}), items)
 
     assert len(ExportLogsServiceRequest.FromString(body).SerializeToString()) == len(body)
+
+
+class TestCostTable:
+    """The table of docs/how-to/posthog.md, row by row."""
+
+    page = Path(__file__).parent.parent / "docs" / "how-to" / "posthog.md"
+
+    def stated(self, name):
+        """(fixed bytes, whether the text comes on top) of the row with *name*."""
+        rows = [line.split("|") for line in self.page.read_text(encoding="utf-8").splitlines()]
+        (cell,) = [row[3].strip() for row in rows if len(row) > 4 and row[2].strip() == name]
+        return int(cell.split()[0]), "text" in cell
+
+    def size(self, chosen=(), **fields):
+        """Bytes of a record; the message is long, so that its size takes two bytes in all cases."""
+        using = encoder(attributes=set(chosen), pattern_facts_interval=3600)
+        return len(using.encode(entry(**{"message": "x" * 200, **fields})))
+
+    @pytest.mark.parametrize(
+        ("name", "chosen", "stamps"),
+        [
+            ("`lip_sig`", "signature", stamped(1.0)),
+            ("`lip_weight`", "weight", stamped(0.1)),
+            ("`lip_rate`", "rate", stamped(0.1)),
+            ("`lip_template`", "template", stamped(1.0)),
+            ("`lip_rule`", "rule", stamped(1.0, lipservice_rule="first")),
+            ("`lip_policy`", "policy", stamped(1.0, lipservice_policy="12345")),
+        ],
+    )
+    def test_sampling(self, name, chosen, stamps):
+        cost = self.size({chosen}, attributes=stamps) - self.size(attributes=stamps)
+        fixed, has_text = self.stated(name)
+        text = {"template": 200, "rule": 5, "policy": 5}.get(chosen, 0)
+
+        # A text from 126 bytes on takes up to four bytes more for its sizes.
+        assert 0 <= cost - fixed - text * has_text <= (4 if text > 125 else 0)
+
+    def test_code(self):
+        code = ("/srv/shop/views.py", 87, "pay")
+        at = self.size({"code"}, code=code) - self.size(code=code)
+        three = self.size({"code_attributes"}, code=code) - self.size(code=code)
+
+        assert at == self.stated("`code.at`")[0] + len("shop/views.py:87")
+        assert three == self.stated("`code.*`")[0] + len("/srv/shop/views.py" + "pay")
+
+    def test_exception(self):
+        error = ("ValueError", "bad", "Traceback ...")
+        cost = self.size({"exception"}, exception=error) - self.size()
+
+        assert cost == self.stated("`exception.*`")[0] + len("".join(error))
+
+    def test_own_attributes(self):
+        text = self.size(attributes={"name": "value"}) - self.size()
+
+        assert text == 8 + len("name" + "value")
+        for number in (1, True, 300, 2**31, 1.5, -1):
+            assert 8 <= self.size(attributes={"name": number}) - self.size() - len("name") <= 17
