@@ -66,6 +66,9 @@ class Admission:
         #: A generation may wait half a minute for a model; other requests must not wait for it.
         self.generations = Gate(2)
         self.bodies = BodyDeadlines(body_seconds)
+        #: Bodies of refused requests are read away, by so many threads and for so long at most.
+        self.drains = Gate(max(2, threads // 4))
+        self.drained = BodyDeadlines(min(2.0, body_seconds))
 
 
 class BodyDeadlines:

@@ -10,6 +10,7 @@ OpenAPI document and the other methods (405) know it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
@@ -18,10 +19,10 @@ from flask import Response, request
 from pydantic import ValidationError
 
 from lipservice_server.api import schemas
-from lipservice_server.api.bodies import explain
+from lipservice_server.api.bodies import drain, explain
 from lipservice_server.api.problems import problem_response
 from lipservice_server.api.routing import Api, Endpoint, Scope, admit
-from lipservice_server.errors import ForbiddenError, InvalidError, ServerError
+from lipservice_server.errors import BusyError, ForbiddenError, InvalidError, ServerError
 from lipservice_server.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -50,13 +51,30 @@ class FrontDoor:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request, as WSGI has it."""
         if environ["PATH_INFO"] != _PATH or environ["REQUEST_METHOD"] != "GET":
-            return self._inner(environ, start_response)
+            return self._pass_on(environ, start_response)
         try:
             status, headers, body = answer(self._runtime, environ)
         except ServerError as error:
             return problem_response(self._runtime, error)(environ, start_response)
         start_response(status, headers)
         return [body]
+
+    def _pass_on(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Let Flask answer; where it refused, read the rest of the body away first."""
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return self._inner(environ, start_response)
+        statuses: list[str] = []
+
+        def noting(status: str, headers: Any, exc_info: Any = None) -> Any:
+            statuses.append(status)
+            return start_response(status, headers, exc_info)
+
+        answered = self._inner(environ, noting)
+        if statuses and statuses[-1] >= "4":
+            admission = self._runtime.admission
+            with suppress(BusyError), admission.drains.passing():
+                drain(environ, admission.drained)
+        return answered
 
 
 def add_active(api: Api) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from contextlib import suppress
 from typing import Any, Final
 
 from flask import Request
@@ -41,6 +42,19 @@ def read_body(
     bound = most_compressed if encoding == "gzip" else most
     raw = _read(request, bound, deadlines)
     return _inflate(raw, most) if encoding == "gzip" else raw
+
+
+def drain(environ: dict[str, Any], deadlines: BodyDeadlines) -> None:
+    """
+    Read away what is left of a body that was refused, within bounds.
+
+    gunicorn closes a connection with more than 64 KiB unread, and a client that is still sending
+    then sees a broken pipe instead of the answer, and may try for ever.
+    """
+    left, stream = _DRAINED, environ["wsgi.input"]
+    with deadlines.reading(environ.get("gunicorn.socket")), suppress(OSError, ValueError):
+        while left > 0 and (chunk := stream.read(_CHUNK)):
+            left -= len(chunk)
 
 
 def parse(adapter: TypeAdapter[Any], body: bytes) -> Any:
@@ -105,7 +119,6 @@ def _read(request: Request, bound: int, deadlines: BodyDeadlines) -> bytes:
     with deadlines.reading(request.environ.get("gunicorn.socket")) as slow:
         try:
             if length is not None and length > bound:
-                _drain(request)
                 raise _too_large(bound)
             body = _take(request, bound)
         except (ClientDisconnected, OSError) as error:
@@ -121,17 +134,8 @@ def _take(request: Request, bound: int) -> bytes:
         parts.append(chunk)
         size += len(chunk)
         if size > bound:
-            _drain(request)
             raise _too_large(bound)
     return b"".join(parts)
-
-
-def _drain(request: Request) -> None:
-    """A closed connection would look like a broken server, and the client would try for ever."""
-    left = _DRAINED
-    stream = request.environ["wsgi.input"]
-    while left > 0 and (chunk := stream.read(_CHUNK)):
-        left -= len(chunk)
 
 
 def _too_large(bound: int) -> InvalidError:

@@ -475,6 +475,22 @@ def test_a_body_that_is_too_large_is_answered_and_not_reset(running):
     assert b"larger than" in answer
 
 
+def test_a_large_report_is_answered_whatever_it_is_refused_for(running):
+    """The answer must arrive although nobody has read the body, and the connection live on."""
+    server, key = running
+    large = json.dumps(a_report(0) | {"patterns": [a_pattern(i) for i in range(1000)]}).encode()
+    assert len(large) > 200_000
+    for _ in range(3):
+        for used, headers, status in (
+            ("lip_x", JSON, 401),
+            (key, {"Content-Type": "text/plain"}, 415),
+            (key, JSON | {"Content-Encoding": "br"}, 415),
+        ):
+            answer = server.post(REPORT, used, data=large, headers=headers)
+            assert answer.status_code == status
+            assert answer.json()["error"]["message"]
+
+
 def test_a_body_that_does_not_come_is_given_up(running):
     server, key = running
     data = head(key, len(GOOD)) + GOOD
