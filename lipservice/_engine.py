@@ -689,13 +689,16 @@ class DecisionEngine:
         elapsed = now - self._ticked
         if elapsed <= 0:
             return
+        # Cells may have been armed under each of these: before this tick, in it, and after it.
+        boosted = {self._boost_until > self._ticked, self._boost_until > now}
         self._ticked = now
         tally = _Tally(elapsed, now - self._started, self._now())
         self._in_batches(lambda cell: self._tick_cell(cell, tally))
         self._watch_service(tally)
         self._end_boosts()
         changed = self._scale_to_limit(tally)
-        if changed or tally.service_changed:
+        boosted.add(self._boost_until > now)
+        if changed or len(boosted) > 1:
             self._in_batches(self._rearm)
         if self._size > _CROWDED * self._max_patterns:
             self._evict()
@@ -741,7 +744,6 @@ class DecisionEngine:
 
     def _watch_service(self, tally: _Tally) -> None:
         """Boost everything for a while when errors burst or the whole volume jumps."""
-        was_on = self._boost_until > self._ticked - tally.elapsed
         expected_errors = tally.elapsed * _anomaly.rate_per_second(self._error_volume, tally.age)
         expected = tally.elapsed * _anomaly.rate_per_second(self._total_volume, tally.age)
         self._error_volume = self._error_volume * tally.decay + tally.errors
@@ -752,7 +754,6 @@ class DecisionEngine:
             elif self._ticked >= self._cool_until and _anomaly.is_jump(tally.others, expected):
                 self._boost_until = self._ticked + _anomaly.BOOST_SECONDS
                 self._cool_until = self._ticked + _anomaly.COOL_DOWN_SECONDS
-        tally.service_changed = was_on != (self._boost_until > self._ticked)
 
     def _scale_to_limit(self, tally: _Tally) -> bool:
         """Scale rates down so that the limit is met by true weights, not by the guard."""
@@ -893,7 +894,6 @@ class _Tally:
     errors: int = 0
     others: int = 0
     kept_per_second: float = 0.0
-    service_changed: bool = False
 
     @property
     def decay(self) -> float:

@@ -131,9 +131,10 @@ class Cell:
 
 def counts_of(cell: Cell) -> tuple[int, int]:
     """Seen and kept by the rules, as one consistent snapshot (under the engine's lock)."""
-    left = cell.left  # read once: the hot path may change it at any moment
+    # One straight line: between two, the hot path could change all three.
+    left, base, kept = cell.left, cell.base, cell.kept
     running = KEEP_ALL - left if left <= KEEP_ALL else 0
-    return cell.base - left, cell.kept + running
+    return base - left, kept + running
 
 
 def shadowed_of(cell: Cell, seen: int, kept: int) -> int:
