@@ -108,17 +108,16 @@ def _widest_positions(rows: Sequence[list[str]]) -> list[int]:
         siblings = {rest: n for rest, n in Counter(blanked).items() if n >= LEAST_VALUES}
         for row, rest in enumerate(blanked) if siblings else ():
             values = siblings.get(rest, 0)
-            # The wildcard's number is 0: to blank it costs no constant token.
-            if values > most[row] and spare[row] >= (column[row] != 0):
+            if values > most[row] and spare[row] > 0:
                 widest[row], most[row] = position, values
     return widest
 
 
 def _random_columns(rows: Sequence[list[str]]) -> list[list[int]]:
-    """For each position a random number for each row's token; the wildcard's is 0."""
+    """For each position a random number for each row's token."""
     draw = partial(Random(0).getrandbits, _BITS)
     columns = []
     for position in range(len(rows[0])):
-        numbers: defaultdict[str, int] = defaultdict(draw, {WILDCARD: 0})
+        numbers: defaultdict[str, int] = defaultdict(draw)
         columns.append([numbers[row[position]] for row in rows])
     return columns

@@ -267,7 +267,7 @@ def _group(
         sizes=[sizes[group] for group in range(len(sizes))],
         floors=columns.floors,
         cells=by_severity,
-        overflow=_overflow(rated, by_severity, importance),
+        overflow=_overflow(rated, by_severity),
     )
 
 
@@ -320,11 +320,7 @@ class _Crowd(NamedTuple):
     asked: float
 
 
-def _overflow(
-    rated: Sequence[PatternVolume],
-    cells: Mapping[str, _Cells],
-    importance: Mapping[str, float],
-) -> dict[str, _Crowd]:
+def _overflow(rated: Sequence[PatternVolume], cells: Mapping[str, _Cells]) -> dict[str, _Crowd]:
     """
     The overflow buckets, each taken for as many equal patterns as its severity has names.
 
@@ -334,9 +330,13 @@ def _overflow(
     for pattern in rated:
         if pattern.signature == OVERFLOW_SIGNATURE and pattern.count:
             many = max(len(cells[pattern.severity].bytes), 1)
-            stake = _weight(pattern, importance) * many * many / pattern.count
+            # The template of the bucket says nothing of what is in it.
+            weight = builtin_importance("", pattern.severity) * pattern.importance
             overflow[pattern.severity] = _Crowd(
-                pattern.total_bytes, stake, pattern.floor, pattern.floor
+                bytes=pattern.total_bytes,
+                stake=weight * many * many / pattern.count,
+                floor=pattern.floor,
+                asked=pattern.floor,
             )
     return overflow
 

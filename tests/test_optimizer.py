@@ -16,7 +16,7 @@ counts = st.one_of(st.integers(1, 50), st.integers(1, 10**6), st.floats(0.01, 1e
 weights = st.floats(0.01, 100.0)
 floors = st.one_of(st.just(0.0), st.floats(0.0, 1.0), st.just(1.0))
 targets = st.floats(0.0, 1.0)
-seeded = settings(max_examples=200, deadline=None, derandomize=True)
+seeded = settings(max_examples=120, deadline=None, derandomize=True)
 
 
 def volume(name, count, size=100.0, weight=1.0, floor=0.0, severity="INFO", **more):
@@ -203,10 +203,16 @@ class TestBudget:
         assert plan.multiplier == math.inf
 
     def test_floors_that_cost_just_the_target_are_feasible(self):
-        plan = optimize_rates([volume("a", 100, floor=0.1), volume("b", 300, floor=0.1)], 0.1)
+        """Sums that differ in their last bit only are the same sum."""
+        rng = random.Random(2)
+        for _ in range(200):
+            share = rng.random()
+            patterns = [volume(i, rng.uniform(1, 9), floor=share) for i in range(9)]
 
-        assert plan.feasible
-        assert plan.rates == {"a": 0.1, "b": 0.1}
+            plan = optimize_rates(patterns, share)
+
+            assert plan.feasible
+            assert list(plan.rates.values()) == pytest.approx([share] * 9)
 
     def test_everything_is_kept_if_the_target_says_so(self):
         plan = optimize_rates([volume("a", 100), volume("b", 5, weight=0.0)], 1.0)
@@ -262,10 +268,11 @@ class TestProtected:
 
 class TestSharedRates:
     def test_cells_of_a_signature_are_one_pattern(self):
-        split = [volume("a", 30, 50.0, 1.0), volume("a", 70, 150.0, 3.0, 0.05, "WARNING")]
-        whole = volume("a", 100, 120.0, 2.4, 0.05)
+        split = [volume("a", 70, 150.0, 3.0, 0.9, "WARNING"), volume("a", 30, 50.0, 1.0)]
+        whole = volume("a", 100, 120.0, 2.4, 0.9)
         others = [volume("b", 50), volume("c", 900)]
 
+        assert optimize_rates([whole, *others], 0.2).rates["a"] == 0.9
         assert optimize_rates([*split, *others], 0.2).rates == pytest.approx(
             optimize_rates([whole, *others], 0.2).rates
         )
@@ -385,11 +392,11 @@ class TestExtremes:
         assert filling.rates[0] == 1.0
         assert filling.rates[1] == pytest.approx(0.78125)
 
-    def test_twenty_thousand_patterns(self):
+    def test_three_thousand_patterns(self):
         rng = random.Random(5)
         patterns = [
             volume(i, int(rng.paretovariate(0.7)), rng.uniform(40, 400), rng.choice([0.3, 1, 3]))
-            for i in range(20_000)
+            for i in range(3000)
         ]
 
         plan = optimize_rates(patterns, 0.01)
