@@ -15,7 +15,7 @@ LAYERS = [
     {"_engine", "_refresher", "_notices", "_planner"},
     {"sampler"},
     {"_settings"},
-    {"integrations", "performance", "export"},
+    {"integrations", "performance", "export", "middleware"},
     {"configure"},
     {"simulation", "cli"},
 ]
