@@ -9,8 +9,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
-import textwrap
 import tracemalloc
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -37,11 +35,11 @@ from tests.support.policy_server import (
     PolicyServer,
     wait_for,
 )
+from tests.support.programs import run_script
 
 KEY = "lip_live_abcdefgh_s3cr3t"
 LONG = (20.0, 20.0)  # never reached, however busy the machine is
 SHORT = (0.1, 0.1)  # for what would never end
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -69,22 +67,6 @@ def report_of(*patterns, **fields):
         "patterns": patterns or (Counts("00000000000000aa", 100),),
     }
     return Report(**{**given, **fields})
-
-
-def run_script(script, *, seconds=60, **environment):
-    """Run *script* in a fresh interpreter and return what it printed; killed when it hangs."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
 
 
 class TestAskingForThePolicy:

@@ -7,10 +7,7 @@ import json
 import os
 import random
 import subprocess
-import sys
-import textwrap
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,8 +17,8 @@ from lipservice import _policy_store
 from lipservice._policy_store import CachedPolicy, PolicyCache, PolicyFile
 from lipservice.exceptions import ConfigurationError
 from lipservice.policy import SamplingPolicy
+from tests.support.programs import run_script
 
-ROOT = Path(__file__).parents[1]
 IDENTITY = ("https://lipservice.example.com", "checkout", "lip_live_s3cr3t")
 POLICY = SamplingPolicy.from_dict(
     {
@@ -42,20 +39,6 @@ NEWER = replace(POLICY, version=8, sampling_rate=0.2)
 needs_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may do this"
 )
-
-
-def run_script(script, *args):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture

@@ -8,12 +8,9 @@ import json
 import logging
 import os
 import random
-import subprocess
-import sys
 import textwrap
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -35,21 +32,11 @@ from tests.support.policy_server import (
     PolicyServer,
     wait_for,
 )
+from tests.support.programs import ManualClock, run_program
 
-ROOT = Path(__file__).parents[1]
 LONG = (20.0, 20.0)
 SHORT = (0.05, 0.05)
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-
-
-class ManualClock:
-    """Monotonic seconds that pass only when told."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 class Rig:
@@ -840,29 +827,11 @@ def wait_for(condition, seconds=20):
 """
 
 
-def run_program(tmp_path, script, *args, seconds=100):
-    """Run *script* as a file, for multiprocessing needs one; what it printed."""
+def run_with_sampler(tmp_path, script, *arguments):
+    """Run *script* after `CHILD`, as a file, for multiprocessing needs one."""
     program = tmp_path / "program.py"
     program.write_text(CHILD + textwrap.dedent(script))
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "ignore:This process:DeprecationWarning",  # of every fork with threads, since 3.12
-            "-X",
-            "faulthandler",
-            program,
-            *map(str, args),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
-    return done.stdout
+    return run_program(program, *arguments)
 
 
 @FORKS
@@ -870,7 +839,7 @@ class TestForking:
     """G3: the child polls and reports by itself; nothing of the parent's is sent twice."""
 
     def test_a_child_of_os_fork(self, server, tmp_path):
-        run_program(
+        run_with_sampler(
             tmp_path,
             """
             sampler = Sampler(sys.argv[1])
@@ -898,7 +867,7 @@ class TestForking:
     def test_a_child_does_not_deliver_what_its_parent_has_pending(self, server, tmp_path):
         """dd-trace-py PR#18645: everything sent twice."""
         server.behave("503", "report")
-        run_program(
+        run_with_sampler(
             tmp_path,
             """
             sampler = Sampler(sys.argv[1], interval=0.1)
@@ -931,7 +900,7 @@ class TestForking:
     @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
     def test_children_of_multiprocessing_lose_nothing(self, server, tmp_path, method):
         """Though they end long before their first report is due."""
-        run_program(
+        run_with_sampler(
             tmp_path,
             """
             import multiprocessing
@@ -958,7 +927,7 @@ class TestForking:
         assert server.counted == {"parent": 1, "child": 1110}
 
     def test_parallel_children_draw_different_pauses(self, server, tmp_path):
-        out = run_program(
+        out = run_with_sampler(
             tmp_path,
             """
             sampler = Sampler(sys.argv[1], interval=300.0)
@@ -979,7 +948,7 @@ class TestExit:
     """G6: bounded in every state of the server, and complete when it is well."""
 
     def test_what_was_counted_is_reported_at_the_exit(self, server, tmp_path):
-        run_program(
+        run_with_sampler(
             tmp_path,
             """
             sampler = Sampler(sys.argv[1], interval=300.0)
@@ -994,7 +963,7 @@ class TestExit:
     def test_a_bad_server_does_not_keep_the_process(self, server, tmp_path, behaviour):
         """Its time-outs are 1,000 s; contrib/benchmarks/reliability.py measures the time."""
         server.behave(behaviour)
-        out = run_program(
+        out = run_with_sampler(
             tmp_path,
             """
             sampler = Sampler(sys.argv[1], interval=300.0)

@@ -12,7 +12,6 @@ import textwrap
 import threading
 import weakref
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -20,45 +19,13 @@ from lipservice import _fork, _worker
 from lipservice._complaints import Complaints
 from lipservice._worker import OWN_THREADS, Task, Worker, is_own_thread, own_thread
 from tests.support.policy_server import wait_for
+from tests.support.programs import ROOT, ManualClock, run_program, run_script
 
-ROOT = Path(__file__).parents[1]
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-
-# What Python 3.12 and later say of every fork of a process with threads; it is what we test.
-QUIET = ("-W", "ignore:This process:DeprecationWarning")
-
-
-class ManualClock:
-    """Monotonic seconds that pass only when told."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-    def advance(self, seconds):
-        self.now += seconds
 
 
 def task(run, *, name="task", first=0.0, interval=60.0):
     return Task(name, run, lambda: first, interval)
-
-
-def run_script(script, *, seconds=100):
-    """Run *script* in a fresh interpreter; what it printed. Killed, and failed, when it hangs."""
-    done = subprocess.run(
-        [sys.executable, *QUIET, "-X", "faulthandler", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
-    return done.stdout
 
 
 @pytest.fixture
@@ -687,16 +654,7 @@ class TestForking:
                 print(process.exitcode, process.pid)
             """)
         )
-        done = subprocess.run(
-            [sys.executable, *QUIET, script, method, tmp_path],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            check=True,
-        )
-
-        code, pid = done.stdout.split()
+        code, pid = run_program(script, method, tmp_path).split()
         assert (code, (tmp_path / pid).read_text()) == ("0", "final")
 
 
