@@ -60,7 +60,7 @@ class Admission:
     """The gates of one worker."""
 
     def __init__(self, *, threads: int, writers: int, body_seconds: float) -> None:
-        self.reports = Gate(max(2, threads // 4))
+        self.reports = Gate(max(2, threads // 2))
         self.writers = Gate(writers)
         self.database = Gate(max(2, threads // 8))
         #: A generation may wait half a minute for a model; other requests must not wait for it.

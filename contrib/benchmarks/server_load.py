@@ -257,7 +257,7 @@ def measure_get(given, directory: Path, environ: dict[str, str]) -> None:
 
 def measure_reports(given, directory: Path, environ: dict[str, str]) -> None:
     for size, full in ((1000, True), (1000, False), (100, True)):
-        server = start_server(directory / f"{size}{full}", environ)
+        server = start_server(directory / f"{size}{full}", environ, threads=32)
         key = a_key(server)
         bodies = [a_body(size, offset, full=full) for offset in range(0, 10 * size, size)]
         for body in bodies:
