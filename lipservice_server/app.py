@@ -10,7 +10,8 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from lipservice_server.api import add_api
-from lipservice_server.config import Settings, load_settings
+from lipservice_server.config import Settings, check_dashboard, load_settings
+from lipservice_server.dashboard import add_dashboard
 from lipservice_server.runtime import Runtime, make_runtime
 
 _KEY = "lipservice"
@@ -33,12 +34,14 @@ def create_app(
         ConfigurationError: A setting is wrong; the message names it.
     """
     used = load_settings() if settings is None else settings
+    check_dashboard(used)
     app = Flask("lipservice_server", static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.strict_slashes = False
     runtime = make_runtime(used, clock=clock)
     app.extensions[_KEY] = runtime
     app.extensions["lipservice_endpoints"] = add_api(app, runtime)
+    add_dashboard(app, runtime)
     if used.trusted_proxies:
         proxied: Any = ProxyFix(
             app.wsgi_app, x_for=used.trusted_proxies, x_proto=used.trusted_proxies

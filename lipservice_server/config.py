@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -92,6 +93,15 @@ class Settings:
         "Proxies in front whose X-Forwarded-For is believed; 0: the header is ignored.",
         least=0,
         most=10,
+    )
+
+    dashboard: str = _setting(
+        "LIPSERVICE_DASHBOARD",
+        "key",
+        "Who may open the dashboard: whoever signs in with an admin key (key), anybody on this "
+        "machine without signing in (loopback, for development; the server must then listen on "
+        "the loopback interface), or nobody (off).",
+        choices=("key", "loopback", "off"),
     )
 
     # The database's bounds.
@@ -365,6 +375,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     }
     settings = Settings(**values)
     _check_urls(settings)
+    check_dashboard(settings)
     return settings
 
 
@@ -379,6 +390,28 @@ def table() -> list[dict[str, str]]:
         }
         for spec in fields(Settings)
     ]
+
+
+def check_dashboard(settings: Settings) -> None:
+    """
+    Refuse a dashboard without sign-in that others could reach.
+
+    Raises:
+        ConfigurationError: The server is to listen on more than the loopback interface.
+    """
+    if settings.dashboard == "loopback" and not is_loopback(settings.host):
+        raise ConfigurationError(
+            "LIPSERVICE_DASHBOARD=loopback has no sign-in, so LIPSERVICE_HOST must be 127.0.0.1, "
+            f"::1 or localhost, not {settings.host!r:.80}"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine's own loopback interface."""
+    try:
+        return host.lower() == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _read(spec: Field[Any], text: str) -> Any:
