@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipservice.cli.console import fit, safe, width_of
 from lipservice.families import merge_families
 from lipservice.planning import expected_outcome, plan_policy, uniform_outcome
 from lipservice.policy import SamplingPolicy
 from lipservice.severity import SEVERITIES
 from lipservice.simulation import wording
 from lipservice.simulation.charts import nice_ceiling, wrap
+from lipservice.simulation.console import fit, safe, width_of
 from lipservice.simulation.counting import PatternCounter
 from lipservice.simulation.reading import Reading, Record
 from lipservice.simulation.report import build_report, volumes_of

@@ -21,7 +21,6 @@ from datetime import datetime, timezone
 from threading import Lock
 from typing import Final, TextIO
 
-from lipservice.cli.console import Console, fit, safe
 from lipservice.cli.demo_load import LoopbackServer, Visitors
 from lipservice.cli.demo_shop import BackgroundJobs, Shop
 from lipservice.cli.simulate import (
@@ -40,6 +39,7 @@ from lipservice.sampler import AdaptiveSampler
 from lipservice.severity import PROTECTED_SEVERITIES, severity_name
 from lipservice.signature import compute_format_signature, compute_signature
 from lipservice.simulation import wording
+from lipservice.simulation.console import Console, fit, safe
 from lipservice.simulation.report import (
     MONTH,
     FirstRecords,

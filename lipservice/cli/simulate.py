@@ -12,12 +12,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Final
 
-from lipservice.cli.console import Console
 from lipservice.cli.files import check_replaceable, write_result
 from lipservice.exceptions import ConfigurationError, PolicyError
 from lipservice.families import merge_families
 from lipservice.planning import plan_policy
 from lipservice.policy import DEFAULT_KEEP_FIRST, SamplingPolicy
+from lipservice.simulation.console import Console
 from lipservice.simulation.counting import PatternCounter
 from lipservice.simulation.log_format import read_log_format
 from lipservice.simulation.reading import Reading, Source, read_sources

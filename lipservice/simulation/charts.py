@@ -13,8 +13,8 @@ import html
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from lipservice.cli.console import safe, width_of
 from lipservice.simulation import wording
+from lipservice.simulation.console import safe, width_of
 from lipservice.simulation.report import PatternRow, Report, Slice
 from lipservice.simulation.treemap import Box, squarify
 

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from lipservice.severity import severity_of_level
 from lipservice.simulation.levels import (
+    SEVERITY_OF_WORD,
     severity_of_number,
     severity_of_otel,
     severity_of_priority,
@@ -154,9 +155,10 @@ def _time(record: Mapping[str, Any]) -> float | None:
 
 
 def _severity(record: Mapping[str, Any]) -> str | None:
-    number = _whole(record.get("levelno"))
-    if number is not None:  # only Python's logging has this key
-        return severity_of_level(number)
+    if "levelno" in record:  # only Python's logging has this key
+        number = _whole(record["levelno"])
+        if number is not None:
+            return severity_of_level(number)
     for key in _LEVEL_KEYS:
         value = record.get(key)
         severity = None if value is None else _severity_of_value(value)
@@ -174,6 +176,8 @@ def _severity(record: Mapping[str, Any]) -> str | None:
 
 
 def _severity_of_value(value: object) -> str | None:
+    if isinstance(value, str) and value in SEVERITY_OF_WORD:
+        return SEVERITY_OF_WORD[value]
     if isinstance(value, dict):  # loguru: {"name": "INFO", "no": 20}
         value = value.get("name")
     number = _whole(value)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from lipservice.cli.console import Console, fit, safe, width_of
 from lipservice.simulation import wording
+from lipservice.simulation.console import Console, fit, safe, width_of
 from lipservice.simulation.report import DEFAULT_PRICE, PatternRow, Report
 
 #: Patterns that are shown where `--top` does not say.
