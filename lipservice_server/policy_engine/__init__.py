@@ -22,6 +22,7 @@ from lipservice_server.policy_engine.model import (
     PatternRow,
     Provider,
 )
+from lipservice_server.policy_engine.prompt import most_tokens
 from lipservice_server.policy_engine.providers import provider_problem
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "PatternRow",
     "Provider",
     "generate",
+    "most_tokens",
     "provider_problem",
 ]

@@ -108,30 +108,33 @@ def _plan(
     words: Sequence[str],
     now: datetime,
 ) -> SamplingPolicy:
-    common: dict[str, Any] = {
+    fixed = _fixed(request, verdict, now)
+    builtin = plan_policy(volumes, request.cost_target, patterns_words=request.words, **fixed)
+    if verdict.source == "builtin":
+        return builtin
+    return plan_policy(
+        judged(volumes, verdict.factors, builtin),
+        request.cost_target,
+        patterns_words=(*request.words, *words),
+        generated_by=verdict.source,
+        **fixed,
+    )
+
+
+def _fixed(request: GenerationRequest, verdict: Verdict, now: datetime) -> dict[str, Any]:
+    """What no weight bears on."""
+    return {
         "policy_id": request.policy_id or _policy_id(request),
         "families": split_families(request.patterns),
-        # Named here too, so that a protection holds while its pattern is not seen.
+        # Protections are named here too, so that they hold while their pattern is not seen.
         "pinned": {**request.pins, **dict.fromkeys(request.protected, 1.0)},
         "version": request.version,
         "keep_first": request.keep_first,
         "max_logs_per_minute": request.max_logs_per_minute,
         "created_at": now.isoformat(),
+        "summary": _summary(verdict, request),
         **_carried_on(request.previous),
     }
-    target = request.cost_target
-    summary = _summary(verdict, request)
-    builtin = plan_policy(volumes, target, patterns_words=request.words, summary=summary, **common)
-    if verdict.source == "builtin":
-        return builtin
-    return plan_policy(
-        judged(volumes, verdict.factors, builtin),
-        target,
-        patterns_words=(*request.words, *words),
-        generated_by=verdict.source,
-        summary=summary,
-        **common,
-    )
 
 
 def _policy_id(request: GenerationRequest) -> str:

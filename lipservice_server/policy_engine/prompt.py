@@ -86,6 +86,8 @@ _OVERHEAD_TOKENS: Final = 512
 # and one entry with its reason (about 25), with a margin.
 _FRAME_TOKENS: Final = 2_000
 _ENTRY_TOKENS: Final = 40
+# Bytes of a pattern's line but for its template.
+_LINE_BYTES: Final = 80
 # Share of the places that go to the newest patterns instead of the largest.
 _NOVELTY_SHARE: Final = 0.25
 
@@ -111,6 +113,11 @@ class Prompt:
         schema = json.dumps(SCHEMA)
         return len((self.system + self.user + schema).encode()) + _OVERHEAD_TOKENS
 
+    @property
+    def most_tokens(self) -> int:
+        """The most that the call can cost, in and out."""
+        return self.most_input_tokens + self.max_output_tokens
+
     def digest(self, model: str) -> str:
         """SHA-256 in hex of all that the answer depends on."""
         whole = json.dumps([model, self.system, self.user, SCHEMA, self.max_output_tokens])
@@ -126,12 +133,26 @@ def build_prompt(request: GenerationRequest, settings: EngineSettings) -> Prompt
         the tokens that are left do not even pay for one.
     """
     most = settings.max_prompt_patterns
-    while most and (rows := choose_rows(request, most)):
+    while most > 0 and (rows := choose_rows(request, most)):
         prompt = _prompt_of(rows, request, settings)
-        if _affordable(prompt, request.tokens_allowed):
+        if request.tokens_allowed is None or prompt.most_tokens <= request.tokens_allowed:
             return prompt
-        most = len(rows) // 2
+        frame = _prompt_of((), request, settings).most_tokens
+        share = (request.tokens_allowed - frame) / (prompt.most_tokens - frame)
+        most = min(len(rows) - 1, int(share * len(rows)))
     return None
+
+
+def most_tokens(settings: EngineSettings) -> int:
+    """
+    Tokens that a generation with these settings can cost, in and out, for templates in ASCII.
+
+    What to set aside before a call, and to hand to `GenerationRequest.tokens_allowed`; with less,
+    fewer patterns are shown. A true bound, hence four times what a call usually costs.
+    """
+    fixed = len((SYSTEM + json.dumps(SCHEMA)).encode()) + _OVERHEAD_TOKENS
+    line = settings.max_template_length + _LINE_BYTES
+    return fixed + settings.max_prompt_patterns * line + settings.max_output_tokens
 
 
 def choose_rows(request: GenerationRequest, most: int) -> tuple[PatternRow, ...]:
@@ -184,7 +205,9 @@ def _prompt_of(
         }
         for number, row in enumerate(rows)
     ]
-    lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in items)
+    lines = ",\n".join(
+        json.dumps(item, ensure_ascii=False, separators=(",", ":")) for item in items
+    )
     return Prompt(
         rows=rows,
         system=SYSTEM,
@@ -193,7 +216,3 @@ def _prompt_of(
             settings.max_output_tokens, _FRAME_TOKENS + _ENTRY_TOKENS * len(rows)
         ),
     )
-
-
-def _affordable(prompt: Prompt, allowed: int | None) -> bool:
-    return allowed is None or prompt.most_input_tokens + prompt.max_output_tokens <= allowed

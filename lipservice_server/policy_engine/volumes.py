@@ -62,6 +62,9 @@ def split_families(rows: Sequence[PatternRow]) -> dict[str, str]:
     """
     Family of each template, siblings of unlike built-in importance apart.
 
+    All patterns have their say in what a family is, those too that need no rate, so that pinning
+    one does not change the rates of its siblings.
+
     A family shares a rate, and so a rare "state is now failed" would get that of a frequent "state
     is now ready" if a model could make the two equally important. It may split a family further,
     but never join what the built-in rules keep apart.
@@ -115,6 +118,8 @@ def _volumes_of_row(row: PatternRow, request: GenerationRequest) -> Iterator[Pat
 
 
 def _severity_shares(row: PatternRow) -> dict[str, float]:
+    if not row.severity_distribution:
+        return {row.severity: 1.0}
     counts: Counter[str] = Counter()
     for name, count in row.severity_distribution.items():
         counts[severity_name(name)] += count  # type: ignore[assignment]

@@ -40,7 +40,7 @@ def request_for(provider: str = "openai", **changes) -> GenerationRequest:
     return GenerationRequest("shop", provider=provider, **fields)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def _clients_are_imported():
     """So that importing them, which takes seconds on a busy machine, eats no test's time."""
     import anthropic  # noqa: F401
@@ -48,7 +48,7 @@ def _clients_are_imported():
 
 
 @pytest.fixture
-def server():
+def server(_clients_are_imported):
     with llm_server() as running:
         yield running
 

@@ -130,6 +130,20 @@ class TestPeople:
 
         assert 1 - result.cost_reduction == pytest.approx(0.1, rel=0.01)
 
+    def test_a_pin_leaves_the_siblings_of_its_pattern_a_family(self):
+        """Five values make a family; the pinned one counts though it needs no rate."""
+        names = ["alice", "bob", "carol", "dave", "erin"]
+        rows = tuple(PatternRow(n, 10_000, f"user {n} logged on") for n in names)
+        rows += (PatternRow("other", 10_000, "something else"),)
+
+        rates = _generate(
+            GenerationRequest("shop", rows, 0.05, pins={"erin": 0.01})
+        ).policy.pattern_rates
+
+        plain = _generate(GenerationRequest("shop", rows, 0.05)).policy.pattern_rates
+        assert plain["alice"] < plain["other"] / 3
+        assert 0 < rates["alice"] < rates["other"] / 3
+
     def test_their_words_are_in_the_policy(self):
         policy = _generate(request_for("builtin", words=("config", "Audit"))).policy
 

@@ -7,13 +7,20 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lipservice_server.policy_engine import EngineSettings, GenerationRequest, PatternRow
+from lipservice_server.policy_engine import (
+    EngineSettings,
+    GenerationRequest,
+    PatternRow,
+    most_tokens,
+)
 from lipservice_server.policy_engine.prompt import SCHEMA, SYSTEM, build_prompt, choose_rows
 from lipservice_server.policy_engine.text import masked_template
 from tests.server.engine.conftest import NOW, request_for
+
+seeded = settings(max_examples=100, deadline=None, derandomize=True)
 
 SETTINGS = EngineSettings()
 
@@ -22,6 +29,7 @@ def _request(rows, **changes):
     return GenerationRequest("shop", tuple(rows), 0.1, "openai", **changes)
 
 
+@seeded
 @given(st.lists(st.text(min_size=1, max_size=400), min_size=1, max_size=20))
 def test_no_template_can_leave_its_place_in_the_data(templates):
     rows = [PatternRow(str(n), 10, t) for n, t in enumerate(templates) if t.strip()]
@@ -112,6 +120,7 @@ def test_patterns_without_a_date_fill_the_places_by_volume():
     ]
 
 
+@seeded
 @given(st.integers(0, 60_000))
 def test_a_prompt_and_its_answer_never_cost_more_than_is_left(allowed):
     rows = [PatternRow(f"{n:03}", 1_000 - n, f"pattern {'x' * 100}") for n in range(300)]
@@ -155,3 +164,11 @@ def test_the_hash_changes_with_anything_that_the_answer_depends_on():
     assert len(digests) == 5
     assert prompt.digest("model") == build_prompt(request_for(), SETTINGS).digest("model")
     assert len(prompt.digest("model")) == 64
+
+
+def test_what_is_to_be_set_aside_pays_for_a_whole_prompt():
+    rows = [PatternRow(f"{n:03}", 1e15 - n, "x" * 400, "WARNING") for n in range(300)]
+
+    prompt = build_prompt(_request(rows, tokens_allowed=most_tokens(SETTINGS)), SETTINGS)
+
+    assert len(prompt.rows) == SETTINGS.max_prompt_patterns

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipservice.optimizer import PatternVolume
 from lipservice.policy import SamplingPolicy
 from lipservice_server.policy_engine.words import accept_words
+
+seeded = settings(max_examples=100, deadline=None, derandomize=True)
 
 
 def _volume(template, count=10.0, severity="INFO", size=100.0):
@@ -78,6 +80,7 @@ def test_a_word_that_is_protected_by_hand_is_not_repeated():
     assert _accept(["AUDIT", "audit", "Audit"], by_hand=["audit"]) == ((), ())
 
 
+@seeded
 @given(
     st.lists(
         st.text(max_size=40) | st.sampled_from(["payment", "refund", "user", "logged", "in", "of"]),
