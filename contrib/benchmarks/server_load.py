@@ -624,19 +624,19 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        cluster = None
-        if given.postgres:
-            cluster = Postgres()
-        for what in given.what or MEASURES:
-            place = directory / what
-            place.mkdir()
-            environ = {"LIPSERVICE_SECRET_KEY": "b" * 40}
+        cluster = Postgres() if given.postgres else None
+        try:
+            for what in given.what or MEASURES:
+                place = directory / what
+                place.mkdir()
+                environ = {"LIPSERVICE_SECRET_KEY": "b" * 40}
+                if cluster:
+                    environ["DATABASE_URL"] = cluster.new_database()
+                print(f"-- {what}, {'PostgreSQL' if cluster else 'SQLite'}", flush=True)
+                MEASURES[what](given, place, environ)
+        finally:
             if cluster:
-                environ["DATABASE_URL"] = cluster.new_database()
-            print(f"-- {what}, {'PostgreSQL' if cluster else 'SQLite'}", flush=True)
-            MEASURES[what](given, place, environ)
-        if cluster:
-            cluster.end()
+                cluster.end()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -61,9 +62,32 @@ class Postgres:
             "-E", "UTF8", "--no-sync",
         )  # fmt: skip
         self.start()
+        self._warden = self._start_warden()
+
+    def _start_warden(self) -> subprocess.Popen:
+        """Ends the cluster when this process is killed and can no longer do it."""
+        stop = [
+            *self._user,
+            str(self._bin / "pg_ctl"),
+            "-D",
+            str(self.directory / "data"),
+            "-m",
+            "immediate",
+            "stop",
+        ]
+        script = (
+            f"while kill -0 {os.getpid()} 2>/dev/null; do sleep 2; done;"
+            f" {shlex.join(stop)}; rm -rf {shlex.quote(str(self.directory))}"
+        )
+        return subprocess.Popen(
+            ["sh", "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
+        )  # fmt: skip
 
     def end(self) -> None:
         """Stop the cluster and remove its files."""
+        self._warden.kill()
+        self._warden.wait(5)
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
