@@ -594,42 +594,49 @@ def uniform_outcome(patterns: Sequence[PatternVolume], rate: float) -> Outcome:
 
 def _outcome(patterns: Sequence[PatternVolume], rates: Sequence[float]) -> Outcome:
     counts = [pattern.count for pattern in patterns]
-    sizes = [pattern.total_bytes for pattern in patterns]
-    # A signature without records is no pattern of the window.
-    seen = [bool(count) for count in counts]
-    cells = list(zip(compress(counts, seen), compress(rates, seen), strict=True))
-    numbers: dict[str, int] = {}
-    rows = [numbers.setdefault(p.signature, len(numbers)) for p in compress(patterns, seen)]
-    records = [0.0] * len(numbers)
-    missed = [1.0] * len(numbers)
-    squares = [0.0] * len(numbers)
-    # Many rare patterns have the same few counts and rates.
-    known: dict[tuple[float, float], tuple[float, float]] = {}
-    for row, cell in zip(rows, cells, strict=True):
-        lost = known.get(cell)
-        if lost is None:
-            lost = known[cell] = _miss_and_error(*cell)
-        records[row] += cell[0]
-        missed[row] *= lost[0]
-        squares[row] += lost[1]
+    sizes = [pattern.count * pattern.mean_bytes for pattern in patterns]
+    losses = _losses_by_signature(patterns, counts, rates)
     # Exact for a signature of one severity; of several, the parts' errors add up like variances.
-    errors = [math.sqrt(square) / count for square, count in zip(squares, records, strict=True)]
+    errors = [math.sqrt(square) / count for count, _, square in losses]
     return Outcome(
-        patterns=len(numbers),
+        patterns=len(losses),
         records=math.fsum(counts),
         bytes=math.fsum(sizes),
         kept_records=dot(counts, rates),
         kept_bytes=dot(sizes, rates),
-        visible_patterns=len(missed) - math.fsum(missed),
+        visible_patterns=len(losses) - math.fsum([missed for _, missed, _ in losses]),
         mean_error=math.fsum(errors) / len(errors) if errors else 0.0,
     )
 
 
-def _miss_and_error(count: float, rate: float) -> tuple[float, float]:
-    """The probability that nothing is kept, and the square of the estimate's mean error."""
+def _losses_by_signature(
+    patterns: Sequence[PatternVolume], counts: Sequence[float], rates: Sequence[float]
+) -> list[_Loss]:
+    """Of each signature with records: their number, and what `_loss` says of them together."""
+    # Many rare patterns have the same few counts and rates.
+    known: dict[tuple[float, float], _Loss] = {}
+    losses: dict[str, _Loss] = {}
+    for pattern, cell in zip(patterns, zip(counts, rates, strict=True), strict=True):
+        if not cell[0]:
+            continue
+        loss = known.get(cell)
+        if loss is None:
+            loss = known[cell] = _loss(*cell)
+        other = losses.get(pattern.signature)
+        if other is not None:
+            loss = (other[0] + loss[0], other[1] * loss[1], other[2] + loss[2])
+        losses[pattern.signature] = loss
+    return list(losses.values())
+
+
+#: Records, the probability that none is kept, the square of the mean error of their estimate.
+_Loss = tuple[float, float, float]
+
+
+def _loss(count: float, rate: float) -> _Loss:
     if rate >= 1.0:
-        return 0.0, 0.0
-    return (1.0 - rate) ** count, (count * relative_error(count, rate)) ** 2
+        return count, 0.0, 0.0
+    return count, (1.0 - rate) ** count, (count * relative_error(count, rate)) ** 2
 
 
 def relative_error(count: float, rate: float) -> float:

@@ -390,6 +390,14 @@ class TestSize:
         assert set(policy.pattern_rates) == {f"heavy{i}" for i in range(5)}
         assert policy.severity_rates["INFO"] == 1.0
 
+    def test_a_large_pattern_that_has_its_severitys_rate_anyway_needs_no_name(self):
+        large = [volume(i, 1000, template=f"t{i}") for i in range(500)]
+        rare = [volume(f"rare{i}", 5, template=f"r{i}") for i in range(10)]
+
+        policy = plan([*large, *rare], 0.1, max_pattern_rates=10)
+
+        assert policy.pattern_rates == {f"rare{i}": 1.0 for i in range(10)}
+
     def test_a_family_is_named_whole_or_not_at_all(self):
         names = [f"name{chr(97 + i)}" for i in range(8)]
         patterns = [volume(name, 5000, template=f"user {name} came in") for name in names]
@@ -477,6 +485,11 @@ class TestRelativeError:
         expected = 2 * math.exp(-5.0) * 5.0**6 / math.factorial(5) / 5.0
 
         assert relative_error(n, 5.0 / n * (1 + 1e-12)) == pytest.approx(expected, rel=1e-6)
+
+    def test_a_huge_count_of_which_little_is_dropped_is_as_far_off_as_the_drops(self):
+        expected = 2 * math.exp(-5.0) * 5.0**6 / math.factorial(5) / 1e9
+
+        assert relative_error(1e9, 1.0 - 5e-9 * (1 + 1e-6)) == pytest.approx(expected, rel=1e-4)
 
     def test_bounds(self):
         assert relative_error(1e18, 1.0) == 0.0
