@@ -8,7 +8,6 @@ loguru formats a record before it calls a sink, but asks the filter before: `fil
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import inspect
 import logging
 import os
@@ -22,8 +21,10 @@ from lipservice.integrations.stdlib import OWN_LOGGERS, RELEASED, stamps_of
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import OPEN_SCOPES, RequestScope, current_scope
 
-if importlib.util.find_spec("loguru") is None:
-    raise MissingExtraError("loguru", "loguru")
+try:
+    import loguru  # noqa: F401 - only to know that it is there
+except ImportError as missing:
+    raise MissingExtraError("loguru", "loguru") from missing
 
 if TYPE_CHECKING:
     from loguru import Logger, Message, Record
