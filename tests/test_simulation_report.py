@@ -132,6 +132,17 @@ class TestFigures:
         assert (report.outcome.patterns, report.signatures) == (1, 5)
         assert report.outcome.visible_patterns == pytest.approx(1 - 0.5**20)
 
+    def test_siblings_with_different_rates_are_missed_together(self):
+        counter = counted(
+            (None, "INFO", f"{name} logged in", 10, 1) for name in ("ann", "bob", "bob")
+        )
+        rates = {p.signature: 0.5 if "ann" in p.template else 0.2 for p in counter.patterns()}
+        families = {p.template: "<*> logged in" for p in counter.patterns()}
+        report = report_of(counter, SamplingPolicy(pattern_rates=rates), families)
+
+        assert report.outcome.visible_patterns == pytest.approx(1 - (1 - 0.5) * (1 - 0.2) ** 2)
+        assert report.rows[0].rate == pytest.approx((0.5 + 2 * 0.2) / 3)
+
     def test_expected_figures_are_what_random_sampling_comes_to(self):
         """20,000 windows drawn with a fixed seed; five standard errors."""
         import random
