@@ -223,7 +223,7 @@ class DecisionEngine:
         """
         As `decide_format` or `decide_message`, with the random number of a request.
 
-        Counting needs no countdown: two additions, each on its own as atomic as the hot path's.
+        Where the request draws there is no countdown: such a record is counted under the lock.
         """
         try:
             tables = self._formats if is_format else self._messages
@@ -237,7 +237,7 @@ class DecisionEngine:
             keep = scope.keeps(cell, rate)
             if keep is None:
                 return self._decide_alone(cell, None if is_format else text)
-            return self._count_scoped(cell, rate, keep=keep)
+            return self._settle_scoped(cell, None if is_format else text, rate, keep=keep)
         except Exception as error:
             decide = self.decide_format if is_format else self.decide_message
             return self._decide_in_doubt(decide, text, severity, error)
@@ -304,21 +304,34 @@ class DecisionEngine:
             return cell.if_kept
         return self._settle(cell, message)
 
+    def _settle_scoped(
+        self, cell: Cell, message: str | None, rate: float, *, keep: bool
+    ) -> Decision | None:
+        """Count one record for which its request has drawn, at *rate*."""
+        if _getpid() != self._pid:
+            reset_if_forked()
+        with self._lock:
+            if self._busy:
+                return self._settle_reentered(cell)
+            self._busy = True
+            try:
+                if cell.retired or cell.table is not self._tables[cell.table.severity]:
+                    return self._settle_alone(self._readmit(cell), message)
+                return self._count_scoped(cell, rate, keep=keep)
+            finally:
+                self._busy = False
+
     def _count_scoped(self, cell: Cell, rate: float, *, keep: bool) -> Decision | None:
-        window = self._window
-        capped = 0
-        if keep and window is not None:
-            with self._lock:
-                chance = window.chance()
-                if chance >= 1.0 or self._random() < chance:
-                    window.take()
-                    rate *= chance
-                else:
-                    keep, capped = False, 1
         cell.base += 1
-        cell.capped += capped
         if not keep:
             return cell.if_dropped
+        if self._window is not None:
+            chance = self._window.chance()
+            if chance < 1.0 and self._random() >= chance:
+                cell.capped += 1
+                return cell.if_dropped
+            rate *= chance
+            self._window.take()
         cell.kept += 1
         if cell.if_dropped is not None:
             return self._sure(cell, "shadow")
@@ -333,6 +346,8 @@ class DecisionEngine:
         cell = table.texts.get(folded)
         if cell is None:
             cell = self._admit(table, folded)
+            if self._busy:
+                return cell  # perhaps not its own cell, see _admit
             if _ZERO in folded:
                 table.remember_text(folded, cell)
             else:  # no number in it: likely to come again to the letter
@@ -342,7 +357,8 @@ class DecisionEngine:
     def _find_format(self, format_string: str, severity: Severity) -> Cell:
         table = self._tables[severity_name(severity)]
         cell = self._admit(table, fold(percent_format_to_message(format_string)))
-        table.remember_format(format_string, cell)
+        if not self._busy:  # else perhaps not its own cell, see _admit
+            table.remember_format(format_string, cell)
         return cell
 
     def _admit(self, table: SeverityTable, folded: bytes) -> Cell:
@@ -353,8 +369,8 @@ class DecisionEngine:
             reset_if_forked()
             table = self._tables[table.severity]
         with self._lock:
-            if self._busy:
-                return table.overflow
+            if self._busy:  # inside our own critical section: a bucket that keeps everything
+                return table.overflow_protected
             self._busy = True
             try:
                 cell = table.index.get(signature) or self._new_cell(table, signature, key)
@@ -414,6 +430,9 @@ class DecisionEngine:
 
     def _settle_reentered(self, cell: Cell) -> Decision:
         """Inside our own critical section: only add, and keep. Weight 1 is true: p was 1."""
+        table = self._tables[cell.table.severity]
+        if cell.retired or cell.table is not table:
+            cell = table.overflow_protected  # it stays; a cell on its way out would lose the count
         cell.base += 1
         cell.kept += 1
         return Decision(cell.signature, 1.0, 1.0, "reentered", self._policy_name)
@@ -788,6 +807,7 @@ class DecisionEngine:
 
     def _retire(self, cell: Cell) -> None:
         """Take a cell out; a caller that still holds it finds `left` 0 and is sent on."""
+        cell.retired = True  # first: a finalizer that logs in the middle of this is sent on too
         self._close_gap(cell)
         fresh = self._drain_cell(cell)
         if fresh is not None:
@@ -795,7 +815,6 @@ class DecisionEngine:
         self._departed = _sum_up([cell], self._departed)
         cell.base = cell.kept = cell.capped = cell.shadowed = 0
         cell.reported = cell.reported_kept = cell.ticked = 0
-        cell.retired = True
         if cell.table.index.pop(cell.signature, None) is not None:
             self._size -= 1
         self._boosted.pop(cell, None)

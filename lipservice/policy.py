@@ -66,6 +66,8 @@ class SamplingPolicy:
     keep_first: int = DEFAULT_KEEP_FIRST
     #: "shadow" counts what would be dropped and drops nothing.
     mode: Mode = "active"
+    #: Signatures that are protected by hand: never dropped, not even by the limit.
+    protected: frozenset[str] = frozenset()
     #: Why the rates are what they are, in words.
     reasoning: str = ""
     #: What made the policy ("builtin", "openai", "file", ...).
@@ -84,7 +86,7 @@ class SamplingPolicy:
 
     def rate_for(self, signature: str, severity: str) -> float:
         """The rate of a pattern before boost and cap; *severity* in its canonical name."""
-        if severity in PROTECTED_SEVERITIES:
+        if severity in PROTECTED_SEVERITIES or signature in self.protected:
             return 1.0
         rate = self.pattern_rates.get(signature)
         if rate is None:
@@ -117,6 +119,7 @@ class SamplingPolicy:
             anomaly_boost=_boost(document.get("anomaly_boost")),
             keep_first=_keep_first(document),
             mode=_mode(document.get("mode", "active")),
+            protected=_signatures(document.get("protected")),
             reasoning=_text(document, "reasoning", "", limit=_MAX_TEXT),
             generated_by=_text(document, "generated_by", "", limit=200),
             created_at=_text(document, "created_at", "", limit=100) or None,
@@ -135,6 +138,7 @@ class SamplingPolicy:
             "anomaly_boost": self.anomaly_boost,
             "keep_first": self.keep_first,
             "mode": self.mode,
+            "protected": sorted(self.protected),
             "reasoning": self.reasoning,
             "generated_by": self.generated_by,
             "created_at": self.created_at,
@@ -194,6 +198,18 @@ def _words(value: object) -> tuple[str, ...]:
         if not isinstance(word, str) or not 0 < len(word.strip()) <= _MAX_WORD_LENGTH:
             raise PolicyError(f"patterns holds words of 1 to {_MAX_WORD_LENGTH} characters")
     return tuple(word.strip() for word in value)
+
+
+def _signatures(value: object) -> frozenset[str]:
+    if value is None:
+        return frozenset()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise PolicyError(f"protected is a list of signatures, not {type(value).__name__}")
+    if len(value) > _MAX_PATTERN_RATES:
+        raise PolicyError(f"protected holds at most {_MAX_PATTERN_RATES:,} signatures")
+    if not all(isinstance(signature, str) and signature for signature in value):
+        raise PolicyError("protected holds signatures, each a text")
+    return frozenset(value)
 
 
 def _whole(document: Mapping[str, Any], name: str, least: int, most: int) -> int | None:

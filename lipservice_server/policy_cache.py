@@ -236,7 +236,10 @@ def lay_over(document: Mapping[str, Any], service: Row, pins: list[Row]) -> dict
     rates.update((pin["signature"], pin["rate"]) for pin in pins)
     words = list(dict.fromkeys([*document.get("patterns", []), *service["words"]]))
     mode = "shadow" if service["mode"] == "shadow" else document.get("mode", "active")
-    return {**document, "pattern_rates": rates, "patterns": words, "mode": mode}
+    # A rate of 1 could still be scaled down to the limit: what is protected is named besides.
+    protected = sorted(pin["signature"] for pin in pins if pin["protected"])
+    laid = {**document, "pattern_rates": rates, "patterns": words, "mode": mode}
+    return {**laid, "protected": protected} if protected else laid
 
 
 def make_entry(service_id: int | None, document: Mapping[str, Any], limit: int | None) -> Entry:

@@ -122,3 +122,19 @@ def test_a_boosted_logger_and_its_children_lose_nothing_and_bias_nothing(sampler
 def test_a_wrong_boost_is_refused(sampler, wrong):
     with pytest.raises(ConfigurationError):
         sampler.boost(**wrong)
+
+
+def test_a_signature_protected_by_hand_passes_even_the_limit(clock):
+    from lipservice.signature import compute_signature
+
+    signature = compute_signature("invoice 1 sent")
+    policy = SamplingPolicy(
+        sampling_rate=0.0, keep_first=0, max_logs_per_minute=1, protected=frozenset({signature})
+    )
+    sampler = AdaptiveSampler(policy=policy, notices=False, clock=lambda: clock[0])
+
+    assert see(sampler, "invoice 7 sent", 100) == 100
+    assert sampler.explain("invoice 7 sent").rule == "protected"
+    sampler.apply_policy(SamplingPolicy(sampling_rate=0.0, keep_first=0))
+    assert see(sampler, "invoice 7 sent", 100) == 0
+    sampler.shutdown()

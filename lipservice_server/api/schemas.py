@@ -172,6 +172,7 @@ class PolicyDocument(Answer):
     anomaly_boost: float | None = None
     keep_first: int | None = None
     mode: Mode = "active"
+    protected: list[str] = []
     reasoning: str = ""
     generated_by: str = ""
     created_at: str | None = None
