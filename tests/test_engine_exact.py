@@ -18,6 +18,7 @@ from lipservice._engine import DecisionEngine
 from lipservice.decision import Totals
 from lipservice.patterns import Cell
 from lipservice.policy import SamplingPolicy
+from lipservice.scope import RecorderLimits, RequestScope
 from lipservice.severity import SEVERITIES
 from lipservice.signature import compute_signature
 
@@ -277,7 +278,8 @@ class Crowd:
             self.engine.decide_message,
             self.engine.decide_format,
             lambda message, severity: self.engine.should_sample(message, severity) or None,
-        )[number % 3]
+            self._in_requests(chance),
+        )[number % 4]
         kept, by_pattern = Counter(), Counter()
         try:
             while not self.done:
@@ -289,6 +291,17 @@ class Crowd:
         with self.lock:
             self.kept += kept
             self.by_pattern += by_pattern
+
+    def _in_requests(self, chance):
+        """Decides by the random number of a request, a new request now and then."""
+        scopes = []
+
+        def decide(message, severity):
+            if not scopes or chance.random() < 0.02:
+                scopes[:] = [RequestScope(None, chance.getrandbits(56), RecorderLimits())]
+            return self.engine.decide_scoped(message, severity, scopes[0], is_format=False)
+
+        return decide
 
     def run(self, meanwhile, times):
         """Let them log while *meanwhile* is called so many times; how often they logged."""
@@ -418,6 +431,63 @@ class TestThreads:
         drawn = by_severity.count - errors
         kept = by_severity.kept - errors
         assert abs(kept - 0.1 * drawn) < 5 * (drawn * 0.1 * 0.9) ** 0.5
+
+
+class TestRequests:
+    def test_a_pattern_that_is_evicted_while_its_request_draws_loses_no_count(self):
+        """`keeps` runs without the lock: what another thread may do meanwhile is done in it."""
+        clock = Clock()
+        engine = DecisionEngine(max_patterns=1, rng=random.Random(3), clock=clock, now=clock)
+        engine.apply_policy(SamplingPolicy(sampling_rate=0.5, keep_first=0))
+
+        class Slow(RequestScope):
+            def keeps(self, cell, rate):
+                answer = super().keeps(cell, rate)
+                for _ in range(2):  # the first one sees the last record, the second one none
+                    clock.now += 300.0
+                    engine.tick()
+                return answer
+
+        answers = Counter()
+        for number in range(200):
+            scope = Slow(None, random.Random(number).getrandbits(56), RecorderLimits())
+            kept = engine.decide_scoped("hello", "INFO", scope, is_format=False) is not None
+            answers[kept] += 1
+
+        assert engine._departed.seen > 100
+        assert engine.totals() == Totals(200, answers[True], answers[False])
+
+    def test_what_a_request_kept_is_told_even_if_it_is_drained_in_the_middle(self):
+        """A drain that saw the record but not yet that it was kept would lose the keep."""
+        engine = DecisionEngine(rng=random.Random(3))
+        engine.apply_policy(SamplingPolicy(sampling_rate=0.5, keep_first=0))
+        drained = Counter()
+
+        def drain():
+            for each in engine.drain():
+                drained["seen"] += each.count
+                drained["kept"] += each.kept
+
+        def tracer(frame, event, _argument):
+            if frame.f_code.co_name != "_count_scoped":
+                return None
+            if event == "line":
+                drain()
+            return tracer
+
+        kept = 0
+        before = sys.gettrace()
+        for number in range(200):
+            scope = RequestScope(None, random.Random(number).getrandbits(56), RecorderLimits())
+            sys.settrace(tracer)
+            try:
+                answer = engine.decide_scoped("hello", "INFO", scope, is_format=False)
+            finally:
+                sys.settrace(before)
+            kept += answer is not None
+        drain()
+
+        assert drained == {"seen": 200, "kept": kept}
 
 
 class TestLockedFromTheStart:
