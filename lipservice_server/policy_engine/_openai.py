@@ -49,25 +49,28 @@ async def send(prompt: Prompt, settings: EngineSettings) -> Reply:
     )
     async with client:
         create = client.chat.completions.with_streaming_response.create
-        async with create(**body_of(prompt, settings)) as response:
+        async with create(**fields_of(prompt, settings)) as response:
             body = await read_bounded(response.iter_bytes())
     return read_reply(body)
 
 
-def body_of(prompt: Prompt, settings: EngineSettings) -> dict[str, Any]:
-    """The request's fields."""
+def fields_of(prompt: Prompt, settings: EngineSettings) -> dict[str, Any]:
+    """The arguments of the client's method."""
     schema = {"name": SCHEMA_NAME, "strict": True, "schema": SCHEMA}
-    body: dict[str, Any] = {
+    # The oldest client that we allow has no parameters for these.
+    extra: dict[str, Any] = {_limit_name(settings): prompt.max_output_tokens}
+    effort = _effort(settings)
+    if effort is not None:
+        extra["reasoning_effort"] = effort
+    return {
         "model": settings.openai_model,
         "messages": [
             {"role": "system", "content": prompt.system},
             {"role": "user", "content": prompt.user},
         ],
         "response_format": {"type": "json_schema", "json_schema": schema},
-        _limit_name(settings): prompt.max_output_tokens,
+        "extra_body": extra,
     }
-    effort = _effort(settings)
-    return body if effort is None else {**body, "reasoning_effort": effort}
 
 
 def _limit_name(settings: EngineSettings) -> str:

@@ -282,9 +282,9 @@ def test_the_own_endpoints_fields_are_those_of_its_newer_models(provider):
     """Not sent anywhere: these are the fields for the provider's own address."""
     prompt = build_prompt(request_for(provider), EngineSettings())
     if provider == "openai":
-        from lipservice_server.policy_engine._openai import body_of
+        from lipservice_server.policy_engine._openai import fields_of
 
-        fields = body_of(prompt, EngineSettings())
+        fields = fields_of(prompt, EngineSettings())["extra_body"]
         assert fields["max_completion_tokens"] == prompt.max_output_tokens
         assert fields["reasoning_effort"] == "none"
         assert "max_tokens" not in fields
