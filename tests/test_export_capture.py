@@ -34,8 +34,17 @@ def entry(*args, **fields):
     return Entry._make(entry_of_record(record(*args, **fields))[0])
 
 
+def said(entry):
+    """The message as it will be sent."""
+    return entry.message if entry.args is None else capture.formatted(entry.message, entry.args)
+
+
 def pairs(attributes):
     return dict(zip(attributes[::2], attributes[1::2], strict=True))
+
+
+class Text(str):
+    __slots__ = ()
 
 
 class TestMoment:
@@ -44,8 +53,17 @@ class TestMoment:
         got = entry("have %s", (items,))
         items.append(2)
 
-        assert got.message == "have [1]"
-        assert got.format == "have %s"
+        assert (got.message, got.args, got.format) == ("have [1]", None, "have %s")
+
+    def test_arguments_that_cannot_change_are_left_for_the_worker_to_format(self):
+        got = entry("%s has %d of %.1f%%", ("bob", 5, 2.5))
+
+        assert (got.message, got.args) == ("%s has %d of %.1f%%", ("bob", 5, 2.5))
+        assert said(got) == "bob has 5 of 2.5%"
+
+    @pytest.mark.parametrize("value", [True, [1], {"a": 1}, object(), Text("x"), (1,)])
+    def test_a_str_is_asked_in_the_callers_thread_unless_it_is_a_plain_value(self, value):
+        assert (entry("%s", (value,)).args is None) is (type(value) is not bool)
 
     def test_extra_that_changes_later_does_not_change_the_attributes(self):
         basket, nested = ["a"], {"x": {"y": [1]}}
@@ -120,14 +138,14 @@ class TestFields:
         made.__dict__.pop(capture._LAST_STANDARD)
         made.b = 2
 
-        assert pairs(entry_of_record(made)[0][6]) == {"a": 1, "b": 2}
+        assert pairs(Entry._make(entry_of_record(made)[0]).attributes) == {"a": 1, "b": 2}
 
     def test_a_record_made_from_a_dict_is_as_good(self):
         made = logging.makeLogRecord({"msg": "m %s", "args": ("x",), "name": "far", "user": 5})
 
         got = Entry._make(entry_of_record(made)[0])
 
-        assert (got.message, got.logger, pairs(got.attributes)) == ("m x", "far", {"user": 5})
+        assert (said(got), got.logger, pairs(got.attributes)) == ("m x", "far", {"user": 5})
 
     def test_a_dict_argument_fills_a_named_format(self):
         assert entry("%(a)s!", ({"a": 1},)).message == "1!"
@@ -138,6 +156,8 @@ class TestFields:
     def test_large_records_take_more_places(self):
         assert entry_of_record(record("x" * 100))[1] == 1
         assert entry_of_record(record("x" * 10_000))[1] == 5
+        assert entry_of_record(record("%s", ("x" * 10_000,)))[1] == 5
+        assert entry_of_record(record("%s", (["x" * 10_000],)))[1] == 5
         assert entry_of_record(record(extra={"a": "x" * 10_000}))[1] == 5
         assert entry_of_record(record(extra={"a": ["x" * 10_000]}))[1] == 5
 
@@ -165,10 +185,10 @@ class TestBadInput:
         ],
     )
     def test_any_message_gives_an_entry(self, msg, args):
-        assert isinstance(entry(msg, args).message, str)
+        assert isinstance(said(entry(msg, args)), str)
 
     def test_a_wrong_format_keeps_both_parts(self):
-        assert entry("%d items", ("x",)).message == "%d items ('x',)"
+        assert said(entry("%d items", ("x",))) == "%d items ('x',)"
 
     @settings(max_examples=100, deadline=None)
     @given(

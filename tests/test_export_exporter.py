@@ -13,6 +13,7 @@ from lipservice._answers import HTTPAnswer, Problem
 from lipservice.exceptions import ConfigurationError
 from lipservice.export.config import LogContext, PostHogConfig
 from lipservice.export.exporter import PostHogOTLPExporter, resource_of
+from lipservice.export.handler import PostHogHandler
 from lipservice.export.http import Action, judge, retry_after
 from tests.support.export_bench import Bench
 
@@ -413,13 +414,23 @@ class TestRecords:
     def test_a_record_that_cannot_be_encoded_harms_no_other(self):
         bench = Bench()
         bench.log("a", "b")
-        bench.exporter.submit((0.0, 9, "", "", object(), None, 7, 8, 9, 10, 11, 12, 13))
+        bench.exporter.submit((0.0, 9, "", "", object(), None, None, 7, 8, 9, 10, 11, 12, 13))
         bench.log("c")
         bench.flush()
 
         assert sorted(bench.network.bodies()) == ["a", "b", "c"]
         assert bench.health()["dropped"] == {"internal": 1}
         assert bench.balance() == (4, 4)
+
+    def test_a_record_that_lost_standard_attributes_is_sent_all_the_same(self):
+        bench = Bench()
+        record = logging.LogRecord("app", 20, "p", 1, "m", (), None)
+        for name in ("exc_text", "levelno", "created", "lineno"):
+            del record.__dict__[name]
+        PostHogHandler(exporter=bench.exporter).emit(record)
+        bench.flush()
+
+        assert bench.network.bodies() == ["m"]
 
     def test_two_teams_have_two_resources(self):
         one, two = Bench(team_id=1), Bench(team_id=2)

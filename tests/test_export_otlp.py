@@ -46,6 +46,7 @@ def entry(message="hello", severity=9, attributes=(), code=("", 0, ""), **fields
         "severity_text": "",
         "logger": "shop.cart",
         "message": message,
+        "args": None,
         "format": None,
         "attributes": [part for pair in dict(attributes).items() for part in pair],
         "path": code[0],

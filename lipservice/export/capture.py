@@ -2,11 +2,12 @@
 What a logging call pays: one immutable entry of what the record said at that moment.
 
 Rule: this runs in the application's threads, so it takes no lock, does no I/O and raises nothing.
-The message is formatted here and not in the worker, because its arguments may change after the
-call, and because an object's own `__str__` may need the caller's thread (sessions, locals). For
-the same reason values that can change are copied, and tracebacks become text at once: an entry
-that kept the frames would keep every local variable alive until the batch is sent. Everything
-else (encoding, redaction, compression) is the worker's.
+A message is formatted here unless its arguments are all numbers, strings, bytes or None: others
+may change after the call, and an object's own `__str__` may need the caller's thread (sessions,
+locals). For the same reasons attributes that can change are copied, and tracebacks become text at
+once: an entry that kept the frames would keep every local variable alive until the batch is sent.
+Everything else (formatting of what cannot change, encoding, redaction, compression) is the
+worker's.
 """
 
 from __future__ import annotations
@@ -38,8 +39,11 @@ class Entry(NamedTuple):
     severity_text: str
     #: Name of the logger, sent as the instrumentation scope.
     logger: str
+    #: The message; with *args* not None the format string that it is yet to be made from.
     message: str
-    #: The format string that the message was made from; None: the message as it is.
+    #: Arguments of the format string, all of types that do not change.
+    args: tuple[Any, ...] | None
+    #: The format string that *message* was made from, where it has been made.
     format: str | None
     #: What the application attached: names and frozen values in turn.
     attributes: Fields
@@ -81,51 +85,65 @@ def otel_number(level: object) -> int:
 
 
 def entry_of_record(record: LogRecord) -> tuple[Entry, int]:
-    """The entry of *record*, and how many places it takes in the queue. Raises nothing."""
-    message = record.msg
-    template = None
-    if record.args:
-        template = message if type(message) is str else None
-        message = formatted(message, record.args)
-    elif type(message) is not str:
-        message = text_of(message)
-    size = len(message)
+    """
+    The entry of *record*, and how many places it takes in the queue. Raises nothing that an
+    application could cause.
+
+    In line and by the record's dict, since this runs once a record in the caller's time.
+    """
     fields = record.__dict__
+    message = fields["msg"]
+    args = fields["args"] or None
+    template = None
+    if type(message) is not str:
+        message = formatted(message, args) if args else text_of(message)
+        args = None
+    size = len(message)
+    if args is not None:
+        if type(args) is tuple and _SCALARS.issuperset(map(type, args)):
+            for value in args:
+                if type(value) is str:
+                    size += len(value)
+        else:
+            template = message
+            message = formatted(message, args)
+            size = len(message)
+            args = None
     attributes: list[Any] = []
     if len(fields) > _STANDARD_COUNT:
-        # In line, since it runs once a record: what the application added stands last.
+        add = attributes.append
+        # What the application added stands last, so it is met first from the end.
         for key, value in reversed(fields.items()):
             if key is _LAST_STANDARD:  # attribute names are interned
                 break
             kind = type(value)
             if kind is str:
                 size += len(value)
-                attributes += (key, value)
-            elif kind is int or kind is float or kind is bool:
-                attributes += (key, value)
-            else:
-                frozen = freeze(value)
-                size += _size(frozen)
-                attributes += (key, frozen)
+            elif kind is not int and kind is not float and kind is not bool:
+                value = freeze(value)  # noqa: PLW2901
+                size += _size(value)
+            add(key)
+            add(value)
         else:  # somebody took that standard attribute out
             attributes = _without_standard(attributes)
     exception = None
-    if record.exc_info or record.exc_text or record.stack_info:
+    if fields["exc_info"] or fields["exc_text"] or fields["stack_info"]:
         exception, extra_size = _error_fields(record, attributes)
         size += extra_size
-    level = record.levelno
+    level = fields["levelno"]
     severity = _LEVELS.get(level)
     entry = (
-        record.created,
+        fields["created"],
         severity or otel_number(level),
-        "" if severity else record.levelname or "",
-        record.name,
+        "" if severity else fields["levelname"] or "",
+        fields["name"],
         message,
+        args,
         template,
         attributes,
-        record.pathname,
-        record.lineno,
-        record.funcName,
+        fields["pathname"],
+        fields["lineno"],
+        fields["funcName"],
         current_trace() if "opentelemetry.trace" in _modules else None,
         CURRENT_CONTEXT.get() if "posthog.contexts" not in _modules else current_context(),
         exception,

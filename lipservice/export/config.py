@@ -95,11 +95,11 @@ class PostHogConfig:
         ConfigurationError: A value is wrong; the message names the parameter.
     """
 
-    #: The project's token ("phc_..."), sent as Bearer. A personal key ("phx_...") is refused.
+    #: The project's token (`phc_...`), sent as Bearer. A personal key (`phx_...`) is refused.
     api_key: str = field(default="", repr=False)
     #: Number of the PostHog project. An attribute (`team_id`) of every batch.
     team_id: str | int | None = None
-    #: PostHog's address (app., us., eu. or *.i.posthog.com are mapped to the region's ingestion
+    #: PostHog's address (app., us., eu. or `*.i.posthog.com` are mapped to the region's ingestion
     #: host), a self-hosted host, or the full address of any OTLP/HTTP receiver.
     endpoint: str = DEFAULT_ENDPOINT
     #: Records in a request, at most; a full batch is sent at once. The Go SDK's default.

@@ -242,6 +242,7 @@ class PostHogOTLPExporter:
             logger if type(logger) is str else capture.text_of(logger),
             text,
             None,
+            None,
             attributes,
             "",
             0,

@@ -84,12 +84,23 @@ class PostHogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue *record*."""
-        if OWN_THREADS and get_ident() in OWN_THREADS:
+        # A record may come from another process (QueueListener), whose thread has the same ident.
+        if record.thread in OWN_THREADS and get_ident() in OWN_THREADS:
             return
-        if record.name.startswith("lipservice") and is_own_logger(record.name):
+        name = record.name
+        if name[:10] == "lipservice" and is_own_logger(name):
             return
         try:
-            self._submit(*entry_of_record(record))
+            entry, places = entry_of_record(record)
+        except Exception:
+            self._emit_incomplete(record)
+        else:
+            self._submit(entry, places)
+
+    def _emit_incomplete(self, record: logging.LogRecord) -> None:
+        """A record that lacks what every one has, since somebody took it out."""
+        try:
+            self._submit(*entry_of_record(logging.makeLogRecord(record.__dict__)))
         except Exception:  # not `handleError`, which prints
             self.exporter.miss()
 

@@ -80,6 +80,7 @@ def _entry(record: Record) -> tuple[Entry, int]:
         record["name"] or "",
         text,
         None,
+        None,
         attributes,
         record["file"].path,
         record["line"],

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
-from lipservice.export.capture import Entry
+from lipservice.export.capture import Entry, formatted
 from lipservice.export.config import LogContext, PostHogConfig
 from lipservice.export.redaction import Redactor
 from lipservice.signature import compute_template, percent_format_to_message
@@ -243,6 +243,7 @@ class RecordEncoder:
         self._keys: dict[str, bytes] = {}
         # By signature: when its facts are due again, and the rate that was sent last.
         self._facts: dict[str, tuple[float, float]] = {}
+        self._places: dict[tuple[str, int], bytes] = {}
         # What was decided about facts for entries of this slice (one may be encoded twice).
         self._decided: dict[int, tuple[bool, bool]] = {}
         self._entry_id = 0
@@ -271,17 +272,20 @@ class RecordEncoder:
             severity_text,
             _logger,
             message,
+            args,
             _format,
             attributes,
             path,
-            _line,
-            _function,
+            line,
+            function,
             trace,
             context,
             exception,
         ) = entry
         longest, clean, keys = self._longest, scrub.clean, self._keys
-        text = clean(message) if clean else message
+        text = message if args is None else formatted(message, args)
+        if clean:
+            text = clean(text)
         if len(text) > longest:
             text = _cut(text, longest)
         content = text.encode("utf-8", "replace")
@@ -332,7 +336,7 @@ class RecordEncoder:
             self._entry_id = id(entry)
             self._add_special(parts, Entry._make(entry), special, scrub)
         elif path:
-            self._add_code(parts, entry)
+            parts.append(self._place(path, line, function))
         if exception is not None and "exception" in self._wanted:
             self._add_exception(parts, exception, scrub)
         if severity_text or "severity_text" in self._wanted:
@@ -389,7 +393,7 @@ class RecordEncoder:
         if sampling:
             self._add_sampling(parts, entry, sampling, scrub)
         elif entry.path:
-            self._add_code(parts, entry)
+            parts.append(self._place(entry.path, entry.line, entry.function))
 
     def _add_sampling(
         self, parts: list[bytes], entry: Entry, sampling: Mapping[str, Any], scrub: _Scrub
@@ -413,7 +417,7 @@ class RecordEncoder:
             text = _template(entry)
             self._add_text(parts, TEMPLATE, scrub.clean(text) if scrub.clean else text)
         if due and entry.path:
-            self._add_code(parts, entry)
+            parts.append(self._place(entry.path, entry.line, entry.function))
 
     def _facts_due(self, signature: str, rate: float) -> tuple[bool, bool]:
         """Whether the pattern's facts are to be sent, and whether its rate has changed."""
@@ -436,12 +440,22 @@ class RecordEncoder:
             self._facts[signature] = (now + self._facts_interval if due else due_at, rate)
         return due, rate != last_rate
 
-    def _add_code(self, parts: list[bytes], entry: Entry) -> None:
-        path, line, function = entry[7:10]
+    def _place(self, path: str, line: int, function: str) -> bytes:
+        """The attributes that say where in the code; a program has few places, so remembered."""
+        known = self._places.get((path, line))
+        if known is None:
+            if len(self._places) >= _MAX_PATTERNS:
+                self._places.clear()
+            parts: list[bytes] = []
+            self._add_place(parts, str(path), line, function)
+            known = self._places[path, line] = b"".join(parts)
+        return known
+
+    def _add_place(self, parts: list[bytes], path: str, line: int, function: str) -> None:
         if "code" in self._wanted:
             self._add_text(parts, CODE, f"{short_path(path)}:{line}")
         if "code_attributes" in self._wanted:
-            self._add_text(parts, "code.file.path", str(path))
+            self._add_text(parts, "code.file.path", path)
             self._add(parts, "code.line.number", _any_value(line, 32, _AS_IT_IS))
             if function:
                 self._add_text(parts, "code.function.name", str(function))
@@ -472,14 +486,15 @@ def _number(value: Any) -> float:
 
 
 def _template(entry: Entry) -> str:
-    if entry.format is not None:
-        return compute_template(percent_format_to_message(entry.format))
+    source = entry.message if entry.args is not None else entry.format
+    if source is not None:
+        return compute_template(percent_format_to_message(source))
     return compute_template(entry.message)
 
 
 def short_path(path: str) -> str:
     """The last folder and the file's name: what people need to find it."""
-    return "/".join(str(path).replace("\\", "/").rsplit("/", 2)[-2:])
+    return "/".join(path.replace("\\", "/").rsplit("/", 2)[-2:])
 
 
 def _trace_fields(trace: tuple[int, int, int]) -> bytes:

@@ -94,6 +94,7 @@ def _entry(logger: Any, method_name: str, event: Mapping[str, Any]) -> tuple[Ent
         "",
         name if type(name) is str else capture.text_of(name),
         message,
+        None,
         template,
         attributes,
         *_code(event),
