@@ -50,9 +50,8 @@ if TYPE_CHECKING:
 
 #: Relative difference below which two sums of bytes are taken for equal.
 _ROUNDING: Final = 1e-12
-#: Corners outside of these are moved here; no real pattern has them.
+#: Lower corners are moved here, so that one can divide by them; no real pattern has them.
 _LEAST_CORNER: Final = 1e-300
-_MOST_CORNER: Final = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +241,8 @@ def pool(columns: Columns, keys: Iterable[Hashable]) -> tuple[list[int], Columns
     numbers: dict[Hashable, int] = {}
     rows = [numbers.setdefault(key, len(numbers)) for key in keys]
     size = len(numbers)
+    if size == len(rows):
+        return rows, columns
     floors = [0.0] * size
     for row, floor in zip(rows, columns.floors, strict=True):
         floors[row] = max(floors[row], floor)
@@ -318,9 +319,11 @@ def _corners(costs: Sequence[float], stakes: Sequence[float]) -> list[float]:
     return [
         0.0
         if not cost
-        else min(max(math.sqrt(cost) / math.sqrt(stake), _LEAST_CORNER), _MOST_CORNER)
-        if stake
         else math.inf
+        if not stake
+        else corner
+        if (corner := math.sqrt(cost) / math.sqrt(stake)) > _LEAST_CORNER
+        else _LEAST_CORNER
         for cost, stake in zip(costs, stakes, strict=True)
     ]
 

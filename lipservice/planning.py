@@ -47,6 +47,7 @@ from lipservice.severity import PROTECTED_SEVERITIES, SEVERITIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 #: Rates that a policy says by name, at most: gzipped, so many stay below 200 kB.
 MAX_PATTERN_RATES: Final = 14_000
@@ -63,6 +64,8 @@ _VISIBLE_SHARE: Final = 0.5
 _RESERVED_SHARE: Final = 0.1
 #: Variance of a binomial variable above which the normal approximation is good to 0.4 %.
 _NORMAL_VARIANCE: Final = 20.0
+#: A name that no policy gives a rate.
+_NO_SIGNATURE: Final = "\0"
 #: Severities that rates apply to, least severe first.
 _RATED: Final = tuple(s for s in SEVERITIES if s not in PROTECTED_SEVERITIES)
 
@@ -154,7 +157,7 @@ def plan_policy(
     )
     target = cost_target * sum_bytes(patterns)
     fixed, rated = _split(patterns, draft)
-    paid = math.fsum(pattern.total_bytes * _rate_under(draft, pattern) for pattern in fixed)
+    paid = dot([pattern.total_bytes for pattern in fixed], _rates_under(draft, fixed))
     groups = _group(rated, importance or {}, families)
     budget = max(target - paid, _RESERVED_SHARE * target)
     groups = _keep_visible(groups, keep_visible, _VISIBLE_SHARE * budget)
@@ -204,6 +207,20 @@ def _split(
     fixed = list(compress(patterns, is_fixed))
     rated = list(compress(patterns, map(not_, is_fixed)))
     return fixed, [pattern for pattern in rated if pattern.count or pattern.floor]
+
+
+def _rates_under(policy: SamplingPolicy, patterns: Sequence[PatternVolume]) -> list[float]:
+    """The rate of each of *patterns*, words and severities reckoned with."""
+    if policy.patterns:
+        return [_rate_under(policy, pattern) for pattern in patterns]
+    named = policy.pattern_rates
+    unnamed = {severity: policy.rate_for(_NO_SIGNATURE, severity) for severity in SEVERITIES}
+    return [
+        policy.rate_for(pattern.signature, pattern.severity)
+        if pattern.signature in named
+        else unnamed[pattern.severity]
+        for pattern in patterns
+    ]
 
 
 def _rate_under(policy: SamplingPolicy, pattern: PatternVolume) -> float:
@@ -508,17 +525,15 @@ def _pattern_rates(
     groups: _Groups, solution: _Solution, severity_rates: Mapping[str, float]
 ) -> dict[str, float]:
     """The rates that differ from their severity's."""
-    rounded = [
-        None if rate is None else max(_round_down(rate), floor)
-        for rate, floor in zip(solution.rates, groups.floors, strict=True)
-    ]
     rates = {}
     for severity, cells in groups.cells.items():
         default = severity_rates[severity]
         for signature, group in zip(cells.signatures, cells.groups, strict=True):
-            rate = rounded[group]
-            if rate is not None and rate != default:
-                rates[signature] = rate
+            exact = solution.rates[group]
+            if exact is not None:
+                rate = max(_round_down(exact), groups.floors[group])
+                if rate != default:
+                    rates[signature] = rate
     return dict(sorted(rates.items()))
 
 
@@ -570,10 +585,7 @@ def expected_outcome(patterns: Sequence[PatternVolume], policy: SamplingPolicy) 
 
     Thread-safe: pure.
     """
-    if policy.patterns:
-        return _outcome(patterns, [_rate_under(policy, pattern) for pattern in patterns])
-    rate_for = policy.rate_for
-    return _outcome(patterns, [rate_for(p.signature, p.severity) for p in patterns])
+    return _outcome(patterns, _rates_under(policy, patterns))
 
 
 def uniform_outcome(patterns: Sequence[PatternVolume], rate: float) -> Outcome:
@@ -595,48 +607,62 @@ def uniform_outcome(patterns: Sequence[PatternVolume], rate: float) -> Outcome:
 def _outcome(patterns: Sequence[PatternVolume], rates: Sequence[float]) -> Outcome:
     counts = [pattern.count for pattern in patterns]
     sizes = [pattern.count * pattern.mean_bytes for pattern in patterns]
-    losses = _losses_by_signature(patterns, counts, rates)
-    # Exact for a signature of one severity; of several, the parts' errors add up like variances.
-    errors = [math.sqrt(square) / count for count, _, square in losses]
+    names = [pattern.signature for pattern in patterns]
+    often = {name for name, cells in Counter(names).items() if cells > 1}
+    # Most signatures have one severity, and many of them the same few counts and rates.
+    alone = Counter(
+        cell
+        for name, cell in zip(names, zip(counts, rates, strict=True), strict=True)
+        if cell[0] and name not in often
+    )
+    losses = [(number, _loss(*cell)) for cell, number in alone.items()]
+    losses += [(1, loss) for loss in _joint_losses(names, counts, rates, often)]
+    patterns_seen = sum(number for number, _ in losses)
+    error = math.fsum(number * loss.error for number, loss in losses)
     return Outcome(
-        patterns=len(losses),
+        patterns=patterns_seen,
         records=math.fsum(counts),
         bytes=math.fsum(sizes),
         kept_records=dot(counts, rates),
         kept_bytes=dot(sizes, rates),
-        visible_patterns=len(losses) - math.fsum([missed for _, missed, _ in losses]),
-        mean_error=math.fsum(errors) / len(errors) if errors else 0.0,
+        visible_patterns=patterns_seen - math.fsum(number * loss.missed for number, loss in losses),
+        mean_error=error / patterns_seen if patterns_seen else 0.0,
     )
 
 
-def _losses_by_signature(
-    patterns: Sequence[PatternVolume], counts: Sequence[float], rates: Sequence[float]
-) -> list[_Loss]:
-    """Of each signature with records: their number, and what `_loss` says of them together."""
-    # Many rare patterns have the same few counts and rates.
-    known: dict[tuple[float, float], _Loss] = {}
-    losses: dict[str, _Loss] = {}
-    for pattern, cell in zip(patterns, zip(counts, rates, strict=True), strict=True):
-        if not cell[0]:
-            continue
-        loss = known.get(cell)
-        if loss is None:
-            loss = known[cell] = _loss(*cell)
-        other = losses.get(pattern.signature)
-        if other is not None:
-            loss = (other[0] + loss[0], other[1] * loss[1], other[2] + loss[2])
-        losses[pattern.signature] = loss
-    return list(losses.values())
+class _Loss(NamedTuple):
+    """What sampling does to what is known of one pattern."""
 
-
-#: Records, the probability that none is kept, the square of the mean error of their estimate.
-_Loss = tuple[float, float, float]
+    #: Probability that no record is kept.
+    missed: float
+    #: Mean relative error of the estimated count.
+    error: float
 
 
 def _loss(count: float, rate: float) -> _Loss:
     if rate >= 1.0:
-        return count, 0.0, 0.0
-    return count, (1.0 - rate) ** count, (count * relative_error(count, rate)) ** 2
+        return _Loss(0.0, 0.0)
+    return _Loss((1.0 - rate) ** count, relative_error(count, rate))
+
+
+def _joint_losses(
+    names: Sequence[str], counts: Sequence[float], rates: Sequence[float], often: AbstractSet[str]
+) -> list[_Loss]:
+    """
+    The losses of the signatures *often*, which have several severities.
+
+    Their severities' errors are added up like standard deviations, which is an approximation.
+    """
+    totals: dict[str, tuple[float, float, float]] = {}
+    for name, count, rate in zip(names, counts, rates, strict=True):
+        if name in often and count:
+            loss = _loss(count, rate)
+            records, missed, square = totals.get(name, (0.0, 1.0, 0.0))
+            square += (count * loss.error) ** 2
+            totals[name] = (records + count, missed * loss.missed, square)
+    return [
+        _Loss(missed, math.sqrt(square) / records) for records, missed, square in totals.values()
+    ]
 
 
 def relative_error(count: float, rate: float) -> float:
