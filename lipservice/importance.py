@@ -130,7 +130,7 @@ def importance_reason(template: str, severity: str) -> str:
 
 def _find_rule(template: str) -> tuple[_Rule, str] | None:
     """The first rule that knows a word of *template*, and the word, the first in the alphabet."""
-    words = template.encode(errors="replace").translate(_LETTERS).split()
+    words = template.encode("utf-8", "replace").translate(_LETTERS).split()
     if _WORDS.isdisjoint(words):
         return None
     number, word = min((_RULE_OF_WORD[word], word) for word in words if word in _WORDS)

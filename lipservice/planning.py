@@ -200,8 +200,12 @@ def _split(
 ) -> tuple[list[PatternVolume], list[PatternVolume]]:
     """What has its rate already, and what the optimizer finds one for."""
     by_hand = draft.pattern_rates
+    has_words = bool(draft.patterns)
     is_fixed = [
-        pattern.always_kept or pattern.signature in by_hand or draft.protects(pattern.template)
+        pattern.severity in PROTECTED_SEVERITIES
+        or pattern.protected
+        or pattern.signature in by_hand
+        or (has_words and draft.protects(pattern.template))
         for pattern in patterns
     ]
     fixed = list(compress(patterns, is_fixed))
@@ -289,7 +293,7 @@ def _group(
 
 
 def _weight(pattern: PatternVolume, importance: Mapping[str, float]) -> float:
-    weight = importance.get(pattern.signature)
+    weight = importance.get(pattern.signature) if importance else None
     if weight is None:
         return builtin_importance(pattern.template, pattern.severity) * pattern.importance
     return min(max(weight, LEAST_IMPORTANCE), MOST_IMPORTANCE) * pattern.importance
@@ -297,19 +301,19 @@ def _weight(pattern: PatternVolume, importance: Mapping[str, float]) -> float:
 
 def _group_keys(
     templates: Mapping[str, str], signatures: Columns, families: Mapping[str, str] | None
-) -> list[tuple[str, int]]:
-    """For each signature its family, and its importance to a power of two."""
+) -> list[int]:
+    """For each signature a number that stands for its family and its importance's power of two."""
     if families is None:
         families = merge_families(templates.values())
-    return [
-        (
-            families.get(template, template) if template else signature,
-            math.frexp(weight / count * _STEP if count else 1.0)[1],
-        )
-        for (signature, template), weight, count in zip(
-            templates.items(), signatures.weights, signatures.counts, strict=True
-        )
-    ]
+    numbers: dict[str, int] = {}
+    keys = []
+    for (signature, template), weight, count in zip(
+        templates.items(), signatures.weights, signatures.counts, strict=True
+    ):
+        family = families.get(template, template) if template else signature
+        power = math.frexp(weight / count * _STEP if count else 1.0)[1]  # within +-1100
+        keys.append(4096 * numbers.setdefault(family, len(numbers)) + power)
+    return keys
 
 
 def _by_severity(known: Sequence[PatternVolume], cells: _Cells) -> dict[str, _Cells]:
