@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from lipservice.export import PostHogConfig as PostHogConfig
     from lipservice.export import PostHogHandler as PostHogHandler
     from lipservice.export import PostHogOTLPExporter as PostHogOTLPExporter
+    from lipservice.export import PostHogProcessor as PostHogProcessor
+    from lipservice.export import PostHogSink as PostHogSink
+    from lipservice.export import SamplingLogRecordProcessor as SamplingLogRecordProcessor
     from lipservice.integrations.loguru import LoguruFilter as LoguruFilter
     from lipservice.integrations.loguru import SamplingSink as SamplingSink
     from lipservice.integrations.stdlib import SamplingFilter as SamplingFilter
@@ -58,6 +61,9 @@ _HOMES = {
     "PostHogConfig": "lipservice.export",
     "PostHogHandler": "lipservice.export",
     "PostHogOTLPExporter": "lipservice.export",
+    "PostHogProcessor": "lipservice.export",
+    "PostHogSink": "lipservice.export",
+    "SamplingLogRecordProcessor": "lipservice.export",
     "SamplingFilter": "lipservice.integrations.stdlib",
     "SamplingHandler": "lipservice.integrations.stdlib",
     "SamplingLogger": "lipservice.integrations.stdlib",
