@@ -115,7 +115,7 @@ def injected_set(seed: int) -> tuple[PatternRow, ...]:
     random = Random(seed)
     templates = random.sample(_HARMLESS, random.randint(3, len(_HARMLESS)))
     templates += [_attack(random) for _ in range(random.randint(1, 12))]
-    if seed % 60 == 0:  # a flood of patterns
+    if seed % 61 == 0:  # a flood of patterns
         templates += [f"{_attack(random)} {chr(97 + n % 26) * (n // 26 + 1)}" for n in range(260)]
     random.shuffle(templates)
     return tuple(_row(number, template, random) for number, template in enumerate(templates))

@@ -123,7 +123,7 @@ def test_patterns_without_a_date_fill_the_places_by_volume():
 @seeded
 @given(st.integers(0, 60_000))
 def test_a_prompt_and_its_answer_never_cost_more_than_is_left(allowed):
-    rows = [PatternRow(f"{n:03}", 1_000 - n, f"pattern {'x' * 100}") for n in range(300)]
+    rows = [PatternRow(f"{n:03}", 1_000 - n, f"pattern {'x' * 100}") for n in range(120)]
 
     prompt = build_prompt(_request(rows, tokens_allowed=allowed), SETTINGS)
 
