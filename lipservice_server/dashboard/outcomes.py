@@ -7,22 +7,26 @@ what a page promises before a policy is saved is what the same functions plan.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
 
 from lipservice.optimizer import PatternVolume
-from lipservice.planning import relative_error
+from lipservice.planning import Outcome, relative_error
 from lipservice.policy import SamplingPolicy
 from lipservice.severity import PROTECTED_SEVERITIES, SEVERITIES
 from lipservice_server.db import Row
 from lipservice_server.policy_cache import lay_over
 from lipservice_server.policy_engine import PatternRow
-from lipservice_server.policy_engine.difference import Difference, PatternChange, difference
+from lipservice_server.policy_engine.difference import PatternChange, difference
 
 #: A pattern is well counted where its estimate is expected within this part of the true count.
 WELL: Final = 0.1
+#: Patterns of a comparison that a page shows.
+_SHOWN: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,19 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two policies on the same counts."""
+    """Two policies on the same counts; of the patterns only those that a page shows."""
 
-    difference: Difference
+    #: In one sentence.
+    summary: str
+    before: Outcome
+    after: Outcome
     #: Patterns whose rate is noticeably another one, the largest change in kept bytes first.
     changes: tuple[PatternChange, ...]
-    #: Of each pattern, the gravest that it has.
+    changed: int
+    #: Patterns that the later policy counts too poorly to trust, the largest first.
+    poor: tuple[PatternChange, ...]
+    poorly: int
+    #: The gravest severity of each pattern above.
     severities: Mapping[str, str]
     #: Patterns whose count is within `WELL`, under each policy.
     well_before: int
@@ -69,15 +80,21 @@ def read_policy(document: Mapping[str, Any], service: Row, pins: list[Row]) -> S
 def compare(counts: Counts, before: SamplingPolicy, after: SamplingPolicy) -> Comparison:
     """What *after* would change of what *before* keeps."""
     found = difference(before, after, counts.volumes)
-    changes = sorted(
-        (*found.rarer, *found.more_frequent),
-        key=lambda change: (-abs(change.kept_bytes), change.signature),
+    changes = (*found.rarer, *found.more_frequent)
+    shown = tuple(
+        heapq.nsmallest(_SHOWN, changes, key=lambda each: (-abs(each.kept_bytes), each.signature))
     )
+    poor = found.poorly_counted[:_SHOWN]
     well, patterns = well_counted(counts, after)
     return Comparison(
-        difference=found,
-        changes=tuple(changes),
-        severities=_gravest(counts.volumes),
+        summary=found.summary,
+        before=found.before,
+        after=found.after,
+        changes=shown,
+        changed=len(changes),
+        poor=poor,
+        poorly=len(found.poorly_counted),
+        severities=_gravest(counts.volumes, {each.signature for each in (*shown, *poor)}),
         well_before=well_counted(counts, before)[0],
         well=well,
         patterns=patterns,
@@ -129,10 +146,10 @@ def _volumes(row: PatternRow) -> list[PatternVolume]:
     ]
 
 
-def _gravest(volumes: Sequence[PatternVolume]) -> dict[str, str]:
+def _gravest(volumes: Sequence[PatternVolume], wanted: AbstractSet[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for volume in volumes:
-        known = found.get(volume.signature)
-        if known is None or SEVERITIES.index(volume.severity) > SEVERITIES.index(known):
-            found[volume.signature] = volume.severity
+        if volume.signature in wanted:
+            known = found.get(volume.signature, volume.severity)
+            found[volume.signature] = max(known, volume.severity, key=SEVERITIES.index)
     return found

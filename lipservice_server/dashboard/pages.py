@@ -23,7 +23,7 @@ from lipservice_server.api.schemas import ServiceQuery
 from lipservice_server.dashboard import guard, numbers, text
 from lipservice_server.dashboard.assets import asset_version
 from lipservice_server.dashboard.guard import Viewer
-from lipservice_server.dashboard.workshop import Workshop
+from lipservice_server.dashboard.workshop import Kept, Workshop
 from lipservice_server.db import Row
 from lipservice_server.errors import (
     ForbiddenError,
@@ -146,6 +146,10 @@ class Pages:
         self.overview = Overview(runtime.store.db, runtime.store.services)
         self.sessions = Sessions(runtime.store.db)
         self.workshop = Workshop(clock=runtime.clock)
+        #: Counts of services, of which those of a large one take 100 MB: a worker keeps few.
+        self.counts = Kept(2)
+        #: What is served for services, by their revision.
+        self.served = Kept(16)
         self.blueprint = Blueprint(
             "dashboard", __name__, url_prefix=PREFIX, template_folder="templates"
         )

@@ -44,6 +44,11 @@ def add_patterns(pages: Pages) -> None:
 
 def active_policy(visit: Visit) -> tuple[SamplingPolicy | None, dict[str, Any]]:
     """What is served for the service (None: no version is active), and the version's details."""
+    key = (visit.team_id, visit.name, visit.named["id"], visit.named["revision"])
+    return visit.pages.served.get(key, lambda: _read_active(visit))
+
+
+def _read_active(visit: Visit) -> tuple[SamplingPolicy | None, dict[str, Any]]:
     active = visit.store.policies.active(visit.team_id, visit.name)
     if active is None:
         return None, {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -31,7 +31,7 @@ from lipservice_server.errors import InvalidError
 from lipservice_server.generation import Wish, engine_settings, generate_policy
 from lipservice_server.policy_cache import default_document
 from lipservice_server.policy_engine import GenerationRequest, generate
-from lipservice_server.policy_engine.difference import POOR, Replay, replay
+from lipservice_server.policy_engine.difference import POOR, replay
 
 if TYPE_CHECKING:
     from lipservice_server.dashboard.pages import Pages, Visit
@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _DAY: Final = 86_400
 _MONTH: Final = 30.0
-_SHOWN: Final = 50
 _RATES_SHOWN: Final = 100
 _HISTORY: Final = 30
 _WINDOW: Final = 7
+#: Above so many patterns the slider tells no pattern's change: the draft's own page does.
+_MOST_COMPARED: Final = 20_000
 #: What the slider stands at, per mille of the bytes: fine where it is cheap, coarse where not.
 TARGETS: Final = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0)
 
@@ -59,7 +60,7 @@ class Effect:
     kept_bytes: float
     cost: float
     saved: float
-    comparison: Comparison
+    sentence: str
 
 
 def add_policy(pages: Pages) -> None:
@@ -101,18 +102,18 @@ def _add_views(pages: Pages) -> None:
         found = _waited(lambda: _compared(visit, base, row, _WINDOW))
         if found is None:
             return _later(visit, f"Comparing version {row['version']}")
-        counts, comparison = found
+        days = _days(visit, _WINDOW)
         return visit.show(
             "version.html",
             tab="policy",
             row=row,
             base=base,
-            comparison=comparison,
-            sentence=sentences.candidate(comparison),
-            changes=comparison.changes[:_SHOWN],
-            per_month=_MONTH / counts.days,
+            comparison=found,
+            sentence=sentences.candidate(found),
+            changes=found.changes,
+            per_month=_MONTH / days,
             price=price_of(visit),
-            days=counts.days,
+            days=days,
         )
 
     @pages.page("/policy/compare")
@@ -122,16 +123,19 @@ def _add_views(pages: Pages) -> None:
         if found is None:
             return _later(visit, "Comparing the two versions")
         difference = diff_documents(before["document"], after["document"])
+        rates = difference["pattern_rates"][:_RATES_SHOWN]
         return visit.show(
             "compare.html",
             tab="policy",
             before=before,
             after=after,
             difference=difference,
-            rates=difference["pattern_rates"][:_RATES_SHOWN],
-            templates=_templates(found[0]),
-            comparison=found[1],
-            sentence=sentences.candidate(found[1]),
+            rates=rates,
+            templates=visit.overview.templates_of(
+                visit.team_id, visit.name, [each["name"] for each in rates]
+            ),
+            comparison=found,
+            sentence=sentences.candidate(found),
         )
 
     @pages.page("/policy/replay")
@@ -141,51 +145,60 @@ def _add_views(pages: Pages) -> None:
         base = _base(visit, row)
         processes = visit.overview.live_instances(visit.team_id, visit.name, now=visit.now)
 
-        def make() -> tuple[Counts, Comparison, Replay]:
-            counts, comparison = _compared(visit, base, row, days)
-            return counts, comparison, _replayed(visit, counts, row, processes)
+        def make() -> tuple[Comparison, Replayed]:
+            return _compared(visit, base, row, days), _replayed(visit, row, days, processes)
 
         found = _waited(make)
         if found is None:
             return _later(visit, f"Replaying {numbers.plural(days, 'day')}")
-        counts, comparison, replayed = found
+        comparison, replayed = found
         return visit.show(
             "replay.html",
             tab="policy",
             row=row,
             base=base,
             days=days,
-            counted_days=counts.days,
+            counted_days=_days(visit, days),
             comparison=comparison,
             replayed=replayed,
             severities=SEVERITIES[::-1],
-            changes=comparison.changes[:_SHOWN],
-            poor=comparison.difference.poorly_counted[:_SHOWN],
+            changes=comparison.changes,
+            poor=comparison.poor,
             poorly=POOR,
             price=price_of(visit),
         )
 
 
-def _replayed(visit: Visit, counts: Counts, row: Row, processes: int) -> Replay:
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The sums of a replay; its patterns are those of the comparison."""
+
+    records: float
+    bytes: float
+    kept_records: float
+    kept_bytes: float
+    kept_share: float
+    limit_factor: float
+    severities: Mapping[str, tuple[float, float]]
+
+
+def _replayed(visit: Visit, row: Row, days: int, processes: int) -> Replayed:
     """What a version would have kept, with the processes and the fleet's limit of today."""
     limit = visit.named["max_logs_per_minute"]
     pins = visit.store.patterns.overrides(visit.team_id, visit.name)
     document = {**row["document"], "max_logs_per_minute": limit}
-    policy = read_policy(document, visit.named, pins)
-    key = (
-        "replay",
-        visit.team_id,
-        visit.name,
-        row["version"],
-        counts.days,
-        visit.named["revision"],
-    )
-    return visit.pages.workshop.get(
-        key,
-        lambda: replay(
+    key = ("replay", visit.team_id, visit.name, row["version"], days, visit.named["revision"])
+
+    def make() -> Replayed:
+        counts = _counts(visit, days)
+        policy = read_policy(document, visit.named, pins)
+        found = replay(
             policy, counts.volumes, processes=max(1, processes), window_seconds=counts.days * _DAY
-        ),
-    )
+        )
+        names = (field.name for field in fields(Replayed))
+        return Replayed(**{name: getattr(found, name) for name in names})
+
+    return visit.pages.workshop.get(key, make)
 
 
 def _add_new(pages: Pages) -> None:
@@ -203,7 +216,7 @@ def _add_new(pages: Pages) -> None:
             targets=TARGETS,
             step=min(range(len(TARGETS)), key=lambda number: abs(TARGETS[number] - target)),
             effect=effect,
-            told=_told(effect, price_of(visit)) if effect else None,
+            told=_told(effect) if effect else None,
             well=WELL,
             providers=("builtin", "openai", "anthropic"),
             provider=visit.named["llm_provider"] or visit.runtime.settings.llm_provider,
@@ -215,7 +228,7 @@ def _add_new(pages: Pages) -> None:
             found = _effect(visit, _target(visit, visit.arg("target")), wait=5.0)
         except PendingError:
             return Response("{}", 202, mimetype="application/json")
-        body = json.dumps(_told(found, price_of(visit)))
+        body = json.dumps(_told(found))
         return Response(body, mimetype="application/json")
 
 
@@ -369,54 +382,43 @@ def _later(visit: Visit, doing: str) -> Response:
     return visit.show("pending.html", tab="policy", doing=doing, status=200, refresh=True)
 
 
-def _counts(visit: Visit, days: int) -> Callable[[], Counts]:
+def _days(visit: Visit, days: int) -> float:
+    """Days that the counts of *days* days cover: the store's begin at midnight."""
+    age = (visit.now - visit.named["created_at"]) / _DAY
+    return float(max(1 / 24, min(age, days - 1 + (visit.now % _DAY) / _DAY)))
+
+
+def _counts(visit: Visit, days: int) -> Counts:
+    """The counts, read anew every five minutes; those of 100,000 patterns take a second or two."""
+    key = (visit.team_id, visit.name, days, int(visit.now) // 300)
+
     def make() -> Counts:
         rows = visit.store.patterns.for_generation(
             visit.team_id, visit.name, now=visit.now, days=days
         )
-        age = (visit.now - visit.named["created_at"]) / _DAY
-        # The days of the store begin at midnight: the present one is there in part.
-        whole = days - 1 + (visit.now % _DAY) / _DAY
-        return read_counts(rows, max(1 / 24, min(age, whole)))
+        return read_counts(rows, _days(visit, days))
 
-    return make
+    return visit.pages.counts.get(key, make)
 
 
-def _compared(visit: Visit, before: Row, after: Row, days: int) -> tuple[Counts, Comparison]:
+def _compared(visit: Visit, before: Row, after: Row, days: int) -> Comparison:
     """Two versions on the counts of some days. Pins are laid over both."""
     pins = visit.store.patterns.overrides(visit.team_id, visit.name)
-    make_counts, workshop = _counts(visit, days), visit.pages.workshop
-    revision = visit.named["revision"]
 
-    def make() -> tuple[Counts, Comparison]:
-        counts = make_counts()
+    def make() -> Comparison:
         first = read_policy(before["document"], visit.named, pins)
         second = read_policy(after["document"], visit.named, pins)
-        return counts, compare(counts, first, second)
+        return compare(_counts(visit, days), first, second)
 
-    key = (
-        "compare",
-        visit.team_id,
-        visit.name,
-        before["version"],
-        after["version"],
-        days,
-        revision,
-    )
-    return workshop.get(key, make)
+    key = ("compare", visit.team_id, visit.name, before["version"], after["version"], days)
+    return visit.pages.workshop.get((*key, visit.named["revision"]), make)
 
 
 def _effect(visit: Visit, target: float, *, wait: float) -> Effect:
-    workshop, revision = visit.pages.workshop, visit.named["revision"]
-    make_counts = _counts(visit, _WINDOW)
-    base = (visit.team_id, visit.name, revision)
-    counts = workshop.get(("counts", *base), make_counts, wait=wait)
-    inputs = _inputs(visit)
-    price = price_of(visit)
-    return workshop.get(
-        ("effect", *base, target),
-        lambda: _work_out(visit, counts, inputs, target, price),
-        wait=wait,
+    inputs, price = _inputs(visit), price_of(visit)
+    key = ("effect", visit.team_id, visit.name, visit.named["revision"], target, price)
+    return visit.pages.workshop.get(
+        key, lambda: _work_out(visit, _counts(visit, _WINDOW), inputs, target, price), wait=wait
     )
 
 
@@ -465,13 +467,20 @@ def _work_out(
         kept_bytes=outcome.kept_bytes * monthly,
         cost=outcome.kept_bytes * monthly / 1e9 * price,
         saved=(outcome.bytes - outcome.kept_bytes) * monthly / 1e9 * price,
-        comparison=compare(counts, read_policy(document, service, pins), made.policy),
+        sentence=_sentence(counts, read_policy(document, service, pins), made.policy),
     )
 
 
-def _told(effect: Effect, price: float) -> dict[str, str]:
+def _sentence(counts: Counts, before: SamplingPolicy, after: SamplingPolicy) -> str:
+    """What would change; with very many patterns, of the volume only, so that it comes soon."""
+    if len(counts.rows) <= _MOST_COMPARED:
+        return sentences.candidate(compare(counts, before, after))
+    kept = [expected_outcome(counts.volumes, policy).kept_share for policy in (before, after)]
+    return f"Keeps {numbers.share(kept[1])} of the volume, now {numbers.share(kept[0])}."
+
+
+def _told(effect: Effect) -> dict[str, str]:
     """An effect in words, for the page and its script alike."""
-    del price
     return {
         "target": numbers.share(effect.target),
         "kept": numbers.share(effect.outcome.kept_share),
@@ -480,12 +489,8 @@ def _told(effect: Effect, price: float) -> dict[str, str]:
         "saved": f"{numbers.money(effect.saved)} a month",
         "well": f"{numbers.exact(effect.well)} of {numbers.exact(effect.patterns)}",
         "visible": f"{effect.outcome.visible_patterns:,.0f} of {numbers.exact(effect.patterns)}",
-        "sentence": sentences.candidate(effect.comparison),
+        "sentence": effect.sentence,
     }
-
-
-def _templates(counts: Counts) -> dict[str, str]:
-    return {row.signature: row.template for row in counts.rows}
 
 
 def _target(visit: Visit, text: str) -> float:

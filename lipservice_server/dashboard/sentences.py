@@ -83,8 +83,7 @@ def decide(row: Row, policy: SamplingPolicy | None, severity: str) -> list[Step]
 
 def candidate(comparison: Comparison) -> str:
     """What a candidate would change, in one sentence."""
-    summary = comparison.difference.summary
-    return f"{summary[:1].upper()}{summary[1:]}."
+    return f"{comparison.summary[:1].upper()}{comparison.summary[1:]}."
 
 
 def achieved(expected: float | None, reached: float | None) -> str:

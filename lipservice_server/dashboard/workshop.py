@@ -22,6 +22,33 @@ _MOST_RESULTS: Final = 24
 _KEPT_SECONDS: Final = 120.0
 
 
+class Kept:
+    """
+    The last few values that were made, by their keys. Safe to share between threads.
+
+    Two threads may make the same value at once; the later one is kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._values: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What *make* answers for *key*, asked once while the value is kept."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                found: _T = self._values[key]
+                return found
+        value = make()
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        return value
+
+
 class PendingError(Exception):
     """The computation is under way; ask again in a second."""
 

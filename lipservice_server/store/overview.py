@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from lipservice_server.db import Database, Row
@@ -32,6 +33,22 @@ class Overview:
             "SELECT template FROM pattern WHERE service_id = ? LIMIT ?", service_id, limit
         )
         return [row["template"] for row in rows]
+
+    def templates_of(
+        self, team_id: int, service_name: str, signatures: Sequence[str]
+    ) -> dict[str, str]:
+        """Templates by signature, of those patterns that the service has."""
+        service_id = self._services.require(team_id, service_name)["id"]
+        if not signatures:
+            return {}
+        marks = ", ".join("?" * len(signatures))
+        rows = self._db.rows(
+            "SELECT signature, template FROM pattern"  # noqa: S608
+            f" WHERE service_id = ? AND signature IN ({marks})",
+            service_id,
+            *signatures,
+        )
+        return {row["signature"]: row["template"] for row in rows}
 
     def live_instances(self, team_id: int, service_name: str | None, *, now: float) -> int:
         """How many instances have reported lately, of one service or (None) all of the team's."""
