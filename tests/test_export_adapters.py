@@ -123,7 +123,12 @@ class TestStructlog:
             processors=[
                 structlog.stdlib.add_logger_name,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.CallsiteParameterAdder(),
+                structlog.processors.CallsiteParameterAdder(
+                    {
+                        structlog.processors.CallsiteParameter.PATHNAME,
+                        structlog.processors.CallsiteParameter.LINENO,
+                    }
+                ),
                 PostHogProcessor(exporter=bench.exporter),
                 structlog.processors.JSONRenderer(),
             ],

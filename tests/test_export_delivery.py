@@ -475,8 +475,10 @@ class TestFork:
                     try:
                         for m in range(5):
                             log.info("child %d %d", n, m)
-                        handler.exporter.flush(10)
-                        os._exit(0 if handler.exporter.health()["delivered"] == 5 else 3)
+                        handler.exporter.flush(30)
+                        health = handler.exporter.health()
+                        print(health if health["delivered"] != 5 else "", end="", flush=True)
+                        os._exit(0 if health["delivered"] == 5 else 3)
                     except BaseException:
                         os._exit(4)
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

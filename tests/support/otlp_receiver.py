@@ -316,6 +316,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 512  # with the default of 5 the kernel drops connections under load
 
     def handle_error(self, *_args: object) -> None:
         pass  # a client that hung up is what the tests are about
