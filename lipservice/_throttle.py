@@ -4,9 +4,11 @@ The guard behind `max_logs_per_minute`: a window of the last minute that thins b
 A plain token bucket keeps everything until it is empty and nothing afterwards: whatever it drops
 is lost to every estimate, and a burst on a full bucket passes twice the limit within a minute.
 This guard counts the kept records of the last 60 seconds, so that no window of that length ever
-holds more than the limit, and lets a record pass with probability `q = min(1, 2 * room / limit)`,
-known before the draw: the weight `1 / (rate * q)` of a kept record stays true. Only where there is
-no room at all a record is dropped for certain.
+holds more than the limit, and lets a record pass with a probability that is known before the draw,
+`q = min(1, (2 * room / limit) ** 3)`: the weight `1 / (rate * q)` of a kept record stays true. Only
+where there is no room at all a record is dropped for certain, and lost to the estimates. The third
+power makes that rare: the last of the room would need about `limit ** 3 / 7` records within a
+minute, while the engine's tick has long since scaled the rates down.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class MinuteWindow:
         """The probability with which the next record may be kept, 0 to 1."""
         self._advance()
         room = self.limit - self._total
-        return min(1.0, 2.0 * room / self.limit) if room > 0 else 0.0
+        return min(1.0, (2.0 * room / self.limit) ** 3) if room > 0 else 0.0
 
     def take(self) -> None:
         """Count one kept record; first records count although nothing here can drop them."""

@@ -120,14 +120,14 @@ class Reference:
         return False
 
     def chance(self):
-        """Twice the room that is left in the last 60 full seconds, as a share of the limit."""
+        """By the room that is left: below half of the limit, its double's third power."""
         limit = self.policy.max_logs_per_minute
         if limit is None:
             return 1.0
         now = int(self.clock())
         taken = sum(1 for second in self.kept_at if now - second <= 60)
         room = limit - taken
-        return min(1.0, 2 * room / limit) if room > 0 else 0.0
+        return min(1.0, (2 * room / limit) ** 3) if room > 0 else 0.0
 
     def decide(self, message, severity):
         """Decide about one record by drawing, as (passes, verdict, weight)."""
