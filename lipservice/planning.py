@@ -138,7 +138,8 @@ def plan_policy(
         ConfigurationError: *cost_target*, *keep_visible* or a pinned rate is out of its range.
 
     Thread-safe: pure, and the same for the same set of patterns. 100,000 patterns take about a
-    second, of which half goes into merging families.
+    second, and most of another if their families have yet to be merged
+    (contrib/benchmarks/optimizer.py).
     """
     check_number(cost_target, "cost_target", most=1.0)
     check_number(keep_visible, "keep_visible")
