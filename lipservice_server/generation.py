@@ -24,6 +24,7 @@ from lipservice_server.policy_engine import (
     PatternRow,
     Provider,
     generate,
+    most_tokens,
 )
 from lipservice_server.runtime import Runtime
 
@@ -186,13 +187,12 @@ def _reserve(
     if provider == "builtin":
         return None
     team, settings = runtime.store.teams.get(team_id), runtime.settings
-    prompt = engine.max_prompt_patterns * engine.max_template_length // 3 + 2_000
     return runtime.store.teams.reserve_call(
         team_id,
         day,
         calls_allowed=_or(team["llm_daily_calls"], settings.llm_daily_calls),
         tokens_allowed=_or(team["llm_daily_tokens"], settings.llm_daily_tokens),
-        reserve=prompt + engine.max_output_tokens,
+        reserve=most_tokens(engine),  # what was not used is given back after the call
     )
 
 
