@@ -1,0 +1,299 @@
+"""What the pages say: sentences, numbers, hidden characters, effects; and how much they weigh."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import requests
+
+from lipservice.policy import SamplingPolicy
+from lipservice_server.app import runtime_of
+from lipservice_server.config import Settings
+from lipservice_server.dashboard import numbers, sentences, text
+from lipservice_server.dashboard.assets import all_assets
+from lipservice_server.dashboard.outcomes import WELL, compare, read_counts, well_counted
+from lipservice_server.dashboard.workshop import Kept, PendingError, Workshop
+from lipservice_server.store.overview import Overview
+from lipservice_server.store.sessions import Sessions
+from tests.dashboard.conftest import PAGES
+from tests.dashboard.shop import seed_many
+from tests.server.harness import a_pattern, a_report, key_in
+
+
+def a_row(**fields):
+    return {
+        "signature": f"{1:016x}", "template": "order <*> paid", "severity": "INFO", "count": 1_000, "mean_bytes": 200.0,
+        "pinned_rate": None, "protected": False, "pin_reason": None, "pinned_by": None, **fields,
+    }  # fmt: skip
+
+
+POLICY = SamplingPolicy(
+    version=3,
+    sampling_rate=0.1,
+    severity_rates={"INFO": 0.2},
+    pattern_rates={f"{2:016x}": 0.05},
+    patterns=("refund",),
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "policy", "said"),
+    [
+        (a_row(severity="ERROR"), POLICY, "Kept: ERROR and above always is."),
+        (a_row(protected=True, pinned_rate=1.0, pinned_by="key Ab"), POLICY, "Kept: protected by key Ab."),
+        (a_row(template="refund <*> booked", pinned_rate=0.1, pinned_by="key Ab"), POLICY, "holds a word that the policy protects"),
+        (a_row(pinned_rate=0.05, pinned_by="key Ab", pin_reason="noise"), POLICY, "5\u202f%, pinned by key Ab (“noise”)."),
+        (a_row(), None, "no policy has been made"),
+        (a_row(), POLICY, "20 %, the rate of INFO: the policy does not name it."),
+        (a_row(signature=f"{2:016x}"), POLICY, "5 %, about 50 of 1,000 records"),
+    ],
+)  # fmt: skip
+def test_one_sentence_says_why_a_pattern_has_its_rate(row, policy, said):
+    sentence = sentences.why_rate(row, policy, {})
+    assert said in sentence
+    assert sentence.count("\n") == 0
+
+
+def test_a_models_reason_is_told_with_the_importance_that_it_gave():
+    details = {"judgements": {f"{2:016x}": {"importance": 4.0, "reason": "money moves"}}}
+    sentence = sentences.why_rate(a_row(signature=f"{2:016x}"), POLICY, details)
+    assert "importance 4" in sentence
+    assert sentence.endswith("The model: money moves.")
+
+
+def test_the_steps_of_a_decision_name_one_that_decides():
+    for row, severity, rule in (
+        (a_row(), "INFO", "Rate"),
+        (a_row(), "CRITICAL", "Errors"),
+        (a_row(template="refund <*>"), "INFO", "Protected words"),
+    ):
+        steps = sentences.decide(row, POLICY, severity)
+        assert [step.rule for step in steps if step.decides] == [rule]
+    shadow = sentences.decide(a_row(), replace(POLICY, mode="shadow"), "INFO")
+    assert shadow[-1].rule == "Shadow mode"
+
+
+def test_expected_and_achieved_are_held_against_each_other():
+    assert "as planned" in sentences.achieved(0.92, 0.91)
+    assert "12 points short" in sentences.achieved(0.92, 0.80)
+    assert "more than planned" in sentences.achieved(0.5, 0.8)
+    assert "Too early" in sentences.achieved(0.9, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [(0, "0"), (9_999, "9,999"), (12_345, "12.3\u202fk"), (999_960, "1.00\u202fM"), (4.56e6, "4.56\u202fM"), (7e9, "7.00\u202fbn")],
+)  # fmt: skip
+def test_counts_keep_three_digits(given, shown):
+    assert numbers.count(given) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [(0, "0"), (1, "100"), (0.9996, "99.96"), (0.9999999, "100"), (0.5, "50"), (0.0312, "3.1"), (0.0004, "0.04"), (1e-7, "<0.001")],
+)  # fmt: skip
+def test_a_share_is_never_shown_as_nothing_or_as_all_where_it_is_not(given, shown):
+    assert numbers.share(given) == f"{shown}\u202f%"
+
+
+def test_hidden_characters_are_shown_by_their_code_point_and_variables_apart():
+    found = text.pieces("a\u202eb <*> \x1b[31m\u200b<b>")
+    assert [piece.kind for piece in found] == [
+        "text", "hidden", "text", "variable", "text", "hidden", "text", "hidden", "text",
+    ]  # fmt: skip
+    assert [piece.text for piece in found if piece.kind == "hidden"] == [
+        "U+202E",
+        "U+001B",
+        "U+200B",
+    ]
+    for character in "\u2066\u2028\x00\x85\ufeff\ud800":
+        assert all(character not in piece.text for piece in text.pieces(f"x{character}y"))
+    assert text.plain("a\u202eb") == "a[U+202E]b"
+
+
+def counted(*counts):
+    rows = [
+        {"signature": f"{number:016x}", "template": f"t{number}", "severity": "INFO", "first_seen": 1, "count": count, "bytes": 100 * count, "errors": 0}
+        for number, count in enumerate(counts)
+    ]  # fmt: skip
+    return read_counts(rows, 7.0)
+
+
+def test_a_comparison_counts_who_gets_rarer_who_is_lost_and_who_is_well_counted():
+    counts = counted(1_000_000, 1_000, 10)
+    before = SamplingPolicy(sampling_rate=0.5)
+    after = SamplingPolicy(sampling_rate=0.5, pattern_rates={f"{0:016x}": 0.01, f"{2:016x}": 0.0})
+    found = compare(counts, before, after)
+    assert found.changed == 2
+    assert "2 patterns get rarer" in found.summary
+    assert "1 pattern disappears" in found.summary
+    assert [change.signature for change in found.changes] == [f"{0:016x}", f"{2:016x}"]
+    assert found.well == well_counted(counts, after)[0] == 2
+    assert well_counted(counts, SamplingPolicy(sampling_rate=1.0)) == (3, 3)
+    assert WELL == 0.1
+
+
+def test_a_comparison_knows_errors_of_a_pattern_of_another_severity():
+    row = {"signature": "a", "template": "t", "severity": "INFO", "first_seen": 1, "count": 100, "bytes": 1000, "errors": 40}  # fmt: skip
+    found = compare(read_counts([row], 1.0), SamplingPolicy(), SamplingPolicy(sampling_rate=0.0))
+    assert found.changes[0].after == pytest.approx(0.4)
+    assert found.severities == {"a": "ERROR"}
+
+
+def test_the_workshop_answers_late_once_and_for_all(clock):
+    workshop, free, made = Workshop(clock=clock), threading.Event(), []
+
+    def make():
+        free.wait(10)
+        made.append(1)
+        return 7
+
+    with pytest.raises(PendingError):
+        workshop.get("a", make, wait=0.01)
+    free.set()
+    assert workshop.get("a", make, wait=10) == 7
+    assert workshop.get("a", make, wait=10) == 7
+    assert made == [1]
+    clock.forward(200)
+    assert workshop.get("a", make, wait=10) == 7
+    assert made == [1, 1]
+
+
+def test_what_failed_in_the_workshop_is_tried_again():
+    workshop, calls = Workshop(), []
+
+    def make():
+        calls.append(1)
+        if len(calls) == 1:
+            raise ValueError("no")
+        return "yes"
+
+    with pytest.raises(ValueError, match="no"):
+        workshop.get("a", make, wait=10)
+    assert workshop.get("a", make, wait=10) == "yes"
+
+
+def test_kept_values_are_few_and_the_least_used_go():
+    kept, made = Kept(2), []
+    for name in "abaca":
+        kept.get(name, lambda name=name: made.append(name))
+    kept.get("b", lambda: made.append("b"))
+    assert made == ["a", "b", "c", "b"]
+
+
+@pytest.fixture
+def two_teams(app, clock):
+    """The same names in two teams, on either database."""
+    runtime = runtime_of(app)
+    for team in ("a", "b"):
+        key = key_in(runtime, team)
+        for ago, first in ((40, 0), (1, 3)):
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(clock.now - ago * 86_400))
+            patterns = [
+                a_pattern(
+                    first + i, first_seen=stamp, last_seen=stamp, template=f"{team} {first + i}"
+                )
+                for i in range(3)
+            ]
+            answer = app.test_client().post(
+                "/api/v1/patterns/report",
+                json=a_report(0) | {"service_name": "shop", "patterns": patterns},
+                headers={"Authorization": f"Bearer {key}"},
+            )
+            assert answer.status_code == 200
+    runtime.store.db.execute("UPDATE service SET created_at = ?", int(clock.now) - 40 * 86_400)
+    return runtime
+
+
+def test_the_overviews_questions_stay_within_the_team(two_teams, clock):
+    store = two_teams.store
+    overview, team_id = Overview(store.db, store.services), store.teams.named("a")["id"]
+    since = clock.now - 7 * 86_400
+    for name in ("shop", None):
+        rows, total = overview.newest(team_id, name, since=since, limit=2)
+        assert (len(rows), total) == (2, 3)
+        assert {row["template"][0] for row in rows} == {"a"}
+        assert overview.live_instances(team_id, name, now=clock.now) == 1
+    assert overview.live_instances(team_id, "shop", now=clock.now + 10**6) == 0
+    assert overview.service_names(team_id, limit=9) == ["shop"]
+    assert set(overview.templates(team_id, "shop", limit=9)) == {f"a {i}" for i in range(6)}
+    signatures = [f"{number:016x}" for number in (0, 99)]
+    assert overview.templates_of(team_id, "shop", signatures) == {f"{0:016x}": "a 0"}
+    assert overview.templates_of(team_id, "shop", []) == {}
+
+
+def test_sessions_live_on_either_database(two_teams, clock):
+    store = two_teams.store
+    sessions, team = Sessions(store.db), store.teams.named("a")
+    key_id = store.keys.all(team["id"])[0]["id"]
+    sessions.begin("h1", team_id=team["id"], key_id=key_id, now=clock.now, ends_at=clock.now + 60)
+    assert sessions.find("h1", now=clock.now)["team_id"] == team["id"]
+    sessions.leave_notice("h1", "done")
+    assert sessions.find("h1", now=clock.now)["notice"] == "done"
+    assert sessions.find("h1", now=clock.now + 61) is None
+    assert sessions.find("h2", now=clock.now) is None
+    other = store.teams.named("b")
+    sessions.begin("h3", team_id=other["id"], key_id=key_id, now=clock.now, ends_at=clock.now + 60)
+    assert sessions.find("h3", now=clock.now) is None, "a key of another team"
+    sessions.end("h1")
+    sessions.end("h1")
+    assert sessions.find("h1", now=clock.now) is None
+    sessions.begin(
+        "h4", team_id=team["id"], key_id=None, now=clock.now + 99, ends_at=clock.now + 999
+    )
+    assert [row["hash"] for row in store.db.rows("SELECT hash FROM dashboard_session")] == ["h4"]
+
+
+def weigh(session, base, path):
+    """Status, bytes of the page with everything that it loads, uncompressed."""
+    answer = session.get(base + path, timeout=30)
+    loaded = re.findall(r'(?:src|href)="/dashboard/(static/[^"?]+)', answer.text)
+    return answer.status_code, len(answer.content) + sum(
+        len(all_assets()[name.removeprefix("static/")].plain) for name in set(loaded)
+    )
+
+
+def test_no_page_weighs_200_kb_even_uncompressed(shop):
+    session = requests.Session()
+    headers = {"Origin": shop.url}
+    session.post(shop.base + "sign-in", data={"key": shop.key}, headers=headers, timeout=30)
+    for name, path in {**PAGES, "90 days": "?service=checkout&period=90d"}.items():
+        status, size = weigh(session, shop.base, path)
+        assert status == 200, name
+        assert size < 200_000, (name, size)
+    session.close()
+
+
+def test_a_service_of_many_patterns_is_shown_by_the_page_and_compared_in_the_background(
+    make_app, tmp_path
+):
+    """The short form of tests/dashboard/pages.py, which measures 100,000 patterns and 90 days."""
+    app = make_app(
+        Settings(data_dir=str(tmp_path), dashboard="loopback", requests_per_minute=10**6)
+    )
+    runtime = runtime_of(app)
+    team_id = runtime.store.teams.create("default", now=runtime.clock())
+    seed_many(runtime, team_id, "large", runtime.clock(), patterns=3_000, days=12, every=3)
+    client, headers = app.test_client(), {"Host": "127.0.0.1", "Origin": "http://127.0.0.1"}
+    first = client.get("/dashboard/patterns?service=large", headers=headers)
+    assert "3,000 patterns" in first.text
+    assert first.text.count("<tr role") == 51
+    assert len(first.data) < 200_000
+    last = client.get("/dashboard/patterns?service=large&page=60&sort=template", headers=headers)
+    assert last.text.count("<tr role") == 51
+    csrf = re.search(
+        r'name="csrf" value="(\w+)"', client.get("/dashboard/keys", headers=headers).text
+    )[1]
+    form = {"csrf": csrf, "service": "large", "target": "10"}
+    made = client.post("/dashboard/policy/generate", data=form, headers=headers)
+    assert made.location.endswith("version=1")
+    ends = time.monotonic() + 60
+    while "http-equiv" in (page := client.get(made.location, headers=headers).text):
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+    assert "against keeping everything" in " ".join(page.split()).lower()
+    assert "Patterns that change" in page
