@@ -149,7 +149,7 @@ class DecisionEngine:
         self._pid = _getpid()
         self._lock = threading.RLock()
         self._busy = False
-        now = self._latest = self._now()
+        now = self._latest = self._clock()
         self._tables = {name: SeverityTable(name, now) for name in SEVERITIES}
         # What the hot path reads: spelling of a severity -> text -> cell.
         self._messages: dict[object, dict[str, Cell]] = {}
@@ -390,8 +390,8 @@ class DecisionEngine:
         return cell
 
     def _second(self) -> float:
-        """Now, to the second: cells that come together share one number."""
-        now = self._now()
+        """Monotonic seconds, to the second: cells that come together share one number."""
+        now = self._clock()
         if not 0.0 <= now - self._latest < 1.0:
             self._latest = now
         return self._latest
@@ -684,7 +684,7 @@ class DecisionEngine:
             key = key_of_folded(fold(str(message)))
             cell = table.index.get(signature_of_key(key))
         if cell is None:
-            cell = Cell(table, signature_of_key(key), key, self._now())
+            cell = Cell(table, signature_of_key(key), key, self._clock())
             cell.protected = self._protects(key)
         seen, kept = counts_of(cell)
         rate, rule = self._rate_and_rule(cell) if not seen else (cell.rate, cell.rule)
@@ -711,7 +711,7 @@ class DecisionEngine:
         # Cells may have been armed under each of these: before this tick, in it, and after it.
         boosted = {self._boost_until > self._ticked, self._boost_until > now}
         self._ticked = now
-        tally = _Tally(elapsed, now - self._started, self._now())
+        tally = _Tally(now, elapsed, now - self._started)
         self._in_batches(lambda cell: self._tick_cell(cell, tally))
         self._watch_service(tally)
         self._end_boosts()
@@ -726,13 +726,13 @@ class DecisionEngine:
         seen = counts_of(cell)[0]
         count, cell.ticked = seen - cell.ticked, seen
         expected = tally.elapsed * _anomaly.rate_per_second(
-            cell.volume, tally.wall - cell.first_seen
+            cell.volume, tally.now - cell.first_seen
         )
         cell.volume = cell.volume * tally.decay + count
         if not count and cell not in self._boosted:
             return
         if count:
-            cell.last_seen = tally.wall
+            cell.last_seen = tally.now
         if cell.table.protected:
             tally.errors += count
             return
@@ -752,7 +752,7 @@ class DecisionEngine:
     def _is_anomalous(self, cell: Cell, count: int, expected: float, tally: _Tally) -> bool:
         if tally.age < _anomaly.LEARNING_SECONDS:
             return False
-        known_for = tally.wall - cell.first_seen
+        known_for = tally.now - cell.first_seen
         return known_for >= _anomaly.LEARNING_SECONDS and _anomaly.is_jump(count, expected)
 
     def _rearm_to_look(self, cell: Cell) -> None:
@@ -794,7 +794,7 @@ class DecisionEngine:
             key=lambda cell: (cell.last_seen, cell.volume),
         )
         leaving = set(idle[: max(0, self._size - int(_RELIEVED * self._max_patterns))])
-        newest = self._now() - 2 * _anomaly.BOOST_SECONDS
+        newest = self._clock() - 2 * _anomaly.BOOST_SECONDS
         self._in_batches(
             lambda cell: self._retire(cell) if cell in leaving and cell.last_seen < newest else None
         )
@@ -853,20 +853,25 @@ class DecisionEngine:
         if count == 0:
             return None
         if seen != cell.ticked:
-            cell.last_seen = self._now()
-        return _stats(cell, count, kept_now)
+            cell.last_seen = self._clock()
+        return _stats(cell, count, kept_now, self._wall())
+
+    def _wall(self) -> float:
+        """The time of day less the monotonic clock, as of now: the former may be set."""
+        return self._now() - self._clock()
 
     def get_pattern_stats(self) -> dict[str, PatternStats]:
         """Counts of every pattern in the table since the process started, by signature."""
         collected: list[PatternStats] = []
+        wall = self._wall()
 
         def collect(cell: Cell) -> None:
             seen, kept = counts_of(cell)
             if seen:
                 if seen != cell.ticked:
-                    cell.last_seen = self._now()
+                    cell.last_seen = self._clock()
                 kept += shadowed_of(cell, seen, kept)
-                collected.append(_stats(cell, seen, kept))
+                collected.append(_stats(cell, seen, kept, wall))
 
         self._in_batches(collect)
         return _merged(collected)
@@ -907,9 +912,9 @@ class DecisionEngine:
 class _Tally:
     """What one tick adds up."""
 
+    now: float
     elapsed: float
     age: float
-    wall: float
     errors: int = 0
     others: int = 0
     kept_per_second: float = 0.0
@@ -946,7 +951,8 @@ def _sum_up(cells: Iterable[Cell], start: Totals) -> Totals:
     return Totals(seen, kept, seen - kept - capped, capped, shadowed)
 
 
-def _stats(cell: Cell, count: int, kept: int) -> PatternStats:
+def _stats(cell: Cell, count: int, kept: int, wall: float) -> PatternStats:
+    """*wall* is what makes a time of day out of monotonic seconds."""
     overflow = cell.signature == OVERFLOW_SIGNATURE
     return PatternStats(
         signature=cell.signature,
@@ -955,8 +961,8 @@ def _stats(cell: Cell, count: int, kept: int) -> PatternStats:
         kept=kept,
         bytes=round(count * cell.mean_size()),
         severity_distribution=MappingProxyType({cell.table.severity: count}),
-        first_seen=_utc(cell.first_seen),
-        last_seen=_utc(cell.last_seen),
+        first_seen=_utc(cell.first_seen + wall),
+        last_seen=_utc(cell.last_seen + wall),
         sampling_rate=cell.rate,
     )
 

@@ -121,7 +121,7 @@ class Cell:
         self.signature = signature
         self.key = key
         self.table = table
-        self.first_seen = now
+        self.first_seen = now  # monotonic seconds
         self.last_seen = now
 
     def mean_size(self) -> float:

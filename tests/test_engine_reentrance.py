@@ -149,14 +149,14 @@ class TestNewPatternInTheMiddle:
         policy = SamplingPolicy(sampling_rate=0.0, keep_first=2)
         decisions = []
 
-        def now():
+        def clock():
             if armed:
                 armed.clear()
                 decisions.append(engine.decide_message("met in the middle", "INFO"))
             return 0.0
 
         armed = []
-        engine = DecisionEngine(policy=policy, now=now)
+        engine = DecisionEngine(policy=policy, clock=clock)
         for number in range(20):  # the overflow bucket's first records are over
             engine._tables["INFO"].overflow.base += 1
             engine._tables["INFO"].overflow.kept += number < 2
