@@ -137,6 +137,7 @@ def _lately(visit: Visit, name: str | None) -> dict[str, Any]:
     rising = risers_of(visit, limit=_SHOWN) if name else []
     lines = visit.store.audit.page(visit.team_id, action="policy.activate", limit=200)
     activations = [line | _target(line) for line in lines]
+    activations.sort(key=lambda line: -line["at"])
     if name is not None:
         activations = [line for line in activations if line["service_name"] == name]
     return {

@@ -105,7 +105,7 @@ CHECKOUT = [
     Line(
         "ERROR", "invoice <*> could not be rendered: missing tax rate for <*>", 9, 2_100, since=3.1
     ),
-    Line("CRITICAL", "circuit to payment provider <*> is open", 0.4, 620, since=1.1),
+    Line("CRITICAL", "circuit to payment provider <*> is open", 2.6, 620, since=1.1),
 ]
 
 OTHERS = {

@@ -222,6 +222,11 @@
     });
   };
 
+  // On a phone the tabs scroll: the present one should be in sight.
+  const tabs = document.querySelector(".tabs");
+  const here = tabs && tabs.querySelector("[aria-current]");
+  if (here) tabs.scrollLeft = here.offsetLeft - (tabs.clientWidth - here.offsetWidth) / 2;
+
   charts();
   effect();
   copies();
