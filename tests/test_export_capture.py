@@ -101,7 +101,7 @@ class TestFields:
         assert got.severity_text == ""
         assert got.logger == "shop"
         assert (got.path, got.line, got.function) == ("/srv/shop/views.py", 87, "pay")
-        assert got.attributes == []
+        assert got.attributes == ()
         assert (got.trace, got.context, got.exception) == (None, None, None)
 
     @pytest.mark.parametrize(

@@ -50,7 +50,14 @@ def run(records: int = 30_000, rounds: int = 5) -> dict[str, Any]:
     for name, results in stalls.items():
         for figure in ("stall_ms", "late_ms"):
             medians[name][figure] = statistics.median(r[figure] for r in results)
-    return {"records": records, "rounds": rounds, "pipelines": medians, **_ratios(medians)}
+    full = [_in_a_process("full", "lipservice", records)["p99_us"] for _ in range(rounds)]
+    return {
+        "records": records,
+        "rounds": rounds,
+        "pipelines": medians,
+        "full_queue_p99_us": statistics.median(full),
+        **_ratios(medians),
+    }
 
 
 def _ratios(medians: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -102,6 +109,7 @@ def report(results: dict[str, Any]) -> None:
             ("all CPU, us a record", f"{results['cpu_us']:.2f}", "<= 7"),
             ("all CPU, times cheaper", f"{results['cpu_cheaper_by']:.1f}", ">= 6"),
             ("records a second, times", f"{results['faster_by']:.1f}", "-"),
+            ("log call, queue full, p99 us", f"{results['full_queue_p99_us']:.0f}", "<= 50"),
         ],
     )
 
@@ -125,6 +133,8 @@ def _measure(what: str, pipeline: str, records: int) -> dict[str, float]:
     sys.path.insert(0, str(ROOT))
     from tests.support.otlp_receiver import Receiver
 
+    if what == "full":
+        return _full(records)
     with Receiver() as receiver:
         log, flush = _pipeline(pipeline, receiver.url)
         for n in range(500):
@@ -171,6 +181,21 @@ def _paced(log: Any, flush: Any, per_second: int) -> dict[str, float]:
         durations.append(time.perf_counter() - now)
     flush()
     return {"stall_ms": max(durations) * 1e3, "late_ms": late * 1e3}
+
+
+def _full(records: int) -> dict[str, float]:
+    """A log call while nobody takes the records and the queue is full."""
+    from lipservice.export import PostHogConfig, PostHogOTLPExporter
+
+    config = PostHogConfig(api_key="phc_x", endpoint="http://127.0.0.1:9/", max_queue_size=1000)
+    exporter = PostHogOTLPExporter(config)
+    durations = []
+    for n in range(records):
+        started = time.perf_counter()
+        exporter.export_log("m", user_id=n)
+        durations.append(time.perf_counter() - started)
+    exporter.stop(0.0)
+    return {"p99_us": statistics.quantiles(durations, n=100)[98] * 1e6}
 
 
 def _pipeline(name: str, url: str) -> tuple[Any, Any]:

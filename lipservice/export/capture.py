@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping
 from datetime import date, datetime, time
 from enum import Enum
 from itertools import islice
@@ -24,8 +24,9 @@ from typing import Any, Final, NamedTuple
 from lipservice.export.config import CURRENT_CONTEXT, LogContext
 from lipservice.severity import OTEL_NUMBERS, severity_of_level
 
-#: Names and values in turn: one object for the garbage collector to visit, not one a pair.
-Fields = Sequence[Any]
+#: Names and values in turn. A flat tuple of plain values, because the garbage collector stops
+#: tracking those at its first visit; a queue full of lists or pairs it would visit again and again.
+Fields = tuple[Any, ...]
 
 
 class Entry(NamedTuple):
@@ -140,7 +141,7 @@ def entry_of_record(record: LogRecord) -> tuple[Entry, int]:
         message,
         args,
         template,
-        attributes,
+        tuple(attributes),
         fields["pathname"],
         fields["lineno"],
         fields["funcName"],
@@ -175,7 +176,7 @@ def fields_of(values: Mapping[Any, Any], leave: Container[str] = ()) -> tuple[Fi
             value = freeze(value)  # noqa: PLW2901
             size += _size(value)
         fields += (key if type(key) is str else text_of(key), value)
-    return fields, size
+    return tuple(fields), size
 
 
 def freeze(value: Any, depth: int = 0) -> Any:
