@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lipservice.optimizer import PatternVolume
-from lipservice.planning import rate_reason
+from lipservice.importance import builtin_importance, importance_reason
 from lipservice.policy import SamplingPolicy
 from lipservice.severity import PROTECTED_SEVERITIES, severity_name
 from lipservice_server.dashboard import numbers
@@ -43,18 +42,17 @@ def why_rate(row: Row, policy: SamplingPolicy | None, details: Mapping[str, Any]
         return f"{numbers.share(row['pinned_rate'])}, pinned by {row['pinned_by']}{_because(row)}."
     if policy is None or not policy.version:
         return "Kept: no policy has been made for this service yet."
-    volume = PatternVolume(
-        signature=row["signature"],
-        template=row["template"],
-        severity=severity,
-        count=row["count"],
-        mean_bytes=row["mean_bytes"] or 1.0,
-    )
+    rate = policy.rate_for(row["signature"], severity)
+    if row["signature"] not in policy.pattern_rates:
+        return f"{numbers.share(rate)}, the rate of {severity}: the policy does not name it."
     judged = details.get("judgements", {}).get(row["signature"])
     if judged is None:
-        return rate_reason(volume, policy)
-    reason = str(judged.get("reason", "")).rstrip(".")
-    return f"{rate_reason(volume, policy, judged['importance'])} The model: {reason}."
+        importance = builtin_importance(row["template"], severity)
+        why = f"as {importance_reason(row['template'], severity)}"
+    else:
+        importance, why = judged["importance"], f"says the model: {judged.get('reason', '')}"
+    earned = "kept whole" if rate >= 1 else f"{numbers.share(rate)} is its part of the budget"
+    return f"{earned[:1].upper()}{earned[1:]}: importance {importance:.2g}, {why.rstrip('.')}."
 
 
 def decide(row: Row, policy: SamplingPolicy | None, severity: str) -> list[Step]:

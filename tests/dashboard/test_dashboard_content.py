@@ -48,8 +48,8 @@ POLICY = SamplingPolicy(
         (a_row(template="refund <*> booked", pinned_rate=0.1, pinned_by="key Ab"), POLICY, "holds a word that the policy protects"),
         (a_row(pinned_rate=0.05, pinned_by="key Ab", pin_reason="noise"), POLICY, "5\u202f%, pinned by key Ab (“noise”)."),
         (a_row(), None, "no policy has been made"),
-        (a_row(), POLICY, "20 %, the rate of INFO: the policy does not name it."),
-        (a_row(signature=f"{2:016x}"), POLICY, "5 %, about 50 of 1,000 records"),
+        (a_row(), POLICY, "20\u202f%, the rate of INFO: the policy does not name it."),
+        (a_row(signature=f"{2:016x}"), POLICY, "5\u202f% is its part of the budget: importance 3, as INFO that speaks of"),
     ],
 )  # fmt: skip
 def test_one_sentence_says_why_a_pattern_has_its_rate(row, policy, said):
@@ -62,7 +62,7 @@ def test_a_models_reason_is_told_with_the_importance_that_it_gave():
     details = {"judgements": {f"{2:016x}": {"importance": 4.0, "reason": "money moves"}}}
     sentence = sentences.why_rate(a_row(signature=f"{2:016x}"), POLICY, details)
     assert "importance 4" in sentence
-    assert sentence.endswith("The model: money moves.")
+    assert sentence.endswith("says the model: money moves.")
 
 
 def test_the_steps_of_a_decision_name_one_that_decides():
