@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, cast
@@ -159,7 +159,7 @@ class DecisionEngine:
         self._size = 0
         self._doubtful = 0
         self._departed = Totals()
-        self._undrained: list[PatternStats] = []
+        self._undrained: dict[str, PatternStats] = {}
         self._scale = 1.0
         self._boosted: dict[Cell, float] = {}
         self._boost_until = -math.inf
@@ -379,7 +379,7 @@ class DecisionEngine:
         return cell
 
     def _new_cell(self, table: SeverityTable, signature: str, key: bytes) -> Cell:
-        protected = self._protects(key)
+        protected = self._protects(signature, key)
         if self._size >= self._max_patterns:
             return table.overflow_protected if protected else table.overflow
         cell = Cell(table, signature, key[:MAX_STORED_KEY], self._second())
@@ -396,9 +396,13 @@ class DecisionEngine:
             self._latest = now
         return self._latest
 
-    def _protects(self, key: bytes) -> bool:
+    def _protects(self, signature: str, key: bytes) -> bool:
         policy = self._policy
-        return bool(policy and policy.patterns and policy.protects(template_of_key(key)))
+        if policy is None:
+            return False
+        if signature in policy.protected:
+            return True
+        return bool(policy.patterns) and policy.protects(template_of_key(key))
 
     # ------------------------------------------------------------------ the slow path
 
@@ -578,7 +582,7 @@ class DecisionEngine:
             self._policy_name = _name_of(policy)
             self._set_limit(policy)
             self._shadow = policy is not None and policy.mode == "shadow"
-        if _words_of(before) != _words_of(policy):
+        if _protection_of(before) != _protection_of(policy):
             self._in_batches(self._follow_words)
             self._forget_texts()  # those of the overflow buckets were sorted by the old words
         self._in_batches(self._rearm)
@@ -599,7 +603,7 @@ class DecisionEngine:
         if len(cell.key) >= MAX_STORED_KEY:
             self._retire(cell)  # a word may stand in the part that was not stored: read it anew
         else:
-            cell.protected = self._protects(cell.key)
+            cell.protected = self._protects(cell.signature, cell.key)
 
     def _rearm(self, cell: Cell) -> None:
         self._close_gap(cell)
@@ -682,10 +686,11 @@ class DecisionEngine:
         cell = table.index.get(message)
         if cell is None:
             key = key_of_folded(fold(str(message)))
-            cell = table.index.get(signature_of_key(key))
+            signature = signature_of_key(key)
+            cell = table.index.get(signature)
         if cell is None:
-            cell = Cell(table, signature_of_key(key), key, self._clock())
-            cell.protected = self._protects(key)
+            cell = Cell(table, signature, key, self._clock())
+            cell.protected = self._protects(signature, key)
         seen, kept = counts_of(cell)
         rate, rule = self._rate_and_rule(cell) if not seen else (cell.rate, cell.rule)
         return Explanation(
@@ -811,13 +816,21 @@ class DecisionEngine:
         self._close_gap(cell)
         fresh = self._drain_cell(cell)
         if fresh is not None:
-            self._undrained.append(fresh)
+            self._set_aside(fresh)
         self._departed = _sum_up([cell], self._departed)
         cell.base = cell.kept = cell.capped = cell.shadowed = 0
         cell.reported = cell.reported_kept = cell.ticked = 0
         if cell.table.index.pop(cell.signature, None) is not None:
             self._size -= 1
         self._boosted.pop(cell, None)
+
+    def _set_aside(self, gone: PatternStats) -> None:
+        """Keep the counts of an evicted pattern for the next drain, should there ever be one."""
+        waiting = self._undrained
+        if gone.signature not in waiting and len(waiting) >= self._max_patterns:
+            gone = replace(gone, signature=OVERFLOW_SIGNATURE, template=OVERFLOW_TEMPLATE)
+        known = waiting.get(gone.signature)
+        waiting[gone.signature] = gone if known is None else _joined(known, gone)
 
     def volumes(self) -> list[tuple[Cell, float]]:
         """Cells with their decayed counts, for planning; a list of its own."""
@@ -842,8 +855,8 @@ class DecisionEngine:
 
         self._in_batches(collect)
         with self._lock:
-            gone, self._undrained = self._undrained, []
-        return list(_merged(gone + fresh).values())
+            gone, self._undrained = self._undrained, {}
+        return list(_merged([*gone.values(), *fresh]).values())
 
     def _drain_cell(self, cell: Cell) -> PatternStats | None:
         seen, kept = counts_of(cell)
@@ -936,8 +949,10 @@ def _signature_of(pattern: str | None) -> str | None:
     return compute_signature(pattern)
 
 
-def _words_of(policy: SamplingPolicy | None) -> tuple[str, ...]:
-    return policy.patterns if policy is not None else ()
+def _protection_of(
+    policy: SamplingPolicy | None,
+) -> tuple[tuple[str, ...], frozenset[str]] | None:
+    return None if policy is None else (policy.patterns, policy.protected)
 
 
 def _sum_up(cells: Iterable[Cell], start: Totals) -> Totals:
