@@ -16,6 +16,10 @@ import time
 
 import pytest
 
+# Its loggers have to be there before the first test: those that a test makes are taken away after
+# it, and a module that keeps one would log into the void.
+import lipservice.cli.demo_shop  # noqa: F401
+
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was():
