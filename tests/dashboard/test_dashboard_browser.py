@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import requests
+
+if os.environ.get("CI") != "true":
+    pytest.importorskip("selenium")
+
 from selenium.webdriver.common.keys import Keys
 
 from tests.dashboard.conftest import PAGES, PROVIDER

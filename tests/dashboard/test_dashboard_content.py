@@ -11,6 +11,8 @@ import pytest
 import requests
 
 from lipservice.policy import SamplingPolicy
+from lipservice.sampler import AdaptiveSampler
+from lipservice.signature import compute_signature, compute_template
 from lipservice_server.app import runtime_of
 from lipservice_server.config import Settings
 from lipservice_server.dashboard import numbers, sentences, text
@@ -21,6 +23,7 @@ from lipservice_server.store.overview import Overview
 from lipservice_server.store.sessions import Sessions
 from tests.dashboard.conftest import PAGES
 from tests.dashboard.shop import seed_many
+from tests.dashboard.test_dashboard_access import Person
 from tests.server.harness import a_pattern, a_report, key_in
 
 
@@ -75,6 +78,22 @@ def test_the_steps_of_a_decision_name_one_that_decides():
         assert [step.rule for step in steps if step.decides] == [rule]
     shadow = sentences.decide(a_row(), replace(POLICY, mode="shadow"), "INFO")
     assert shadow[-1].rule == "Shadow mode"
+
+
+@pytest.mark.parametrize("severity", ["DEBUG", "INFO", "WARNING", "ERROR"])
+@pytest.mark.parametrize("message", ["order 17 paid", "refund 3 booked", "user 5 gone"])
+def test_the_step_that_decides_is_the_one_that_the_command_line_names(message, severity):
+    named = compute_signature("order 17 paid")
+    policy = replace(POLICY, pattern_rates={named: 0.05}, keep_first=0)
+    sampler = AdaptiveSampler(policy=policy, notices=False)
+    told = sampler.explain(message, severity)
+    sampler.shutdown()
+    row = a_row(signature=compute_signature(message), template=compute_template(message))
+    decides = next(step for step in sentences.decide(row, policy, severity) if step.decides)
+    rules = {"Errors": "error", "Protected words": "protected", "Rate": "rate"}
+    assert (told.signature, told.rule) == (row["signature"], rules[decides.rule])
+    if decides.rule == "Rate":
+        assert numbers.share(told.rate) in decides.text
 
 
 def test_expected_and_achieved_are_held_against_each_other():
@@ -246,6 +265,34 @@ def test_sessions_live_on_either_database(two_teams, clock):
         "h4", team_id=team["id"], key_id=None, now=clock.now + 99, ends_at=clock.now + 999
     )
     assert [row["hash"] for row in store.db.rows("SELECT hash FROM dashboard_session")] == ["h4"]
+
+
+def test_every_page_answers_on_either_database(two_teams, app):
+    key = key_in(two_teams, "a")
+    person = Person(app)
+    assert person.sign_in(key).status_code == 303
+    for number in (1, 2):
+        form = {"service": "shop", "target": str(9 * number)}
+        assert person.post("policy/generate", form).status_code == 303
+        assert person.post("policy/activate", {"service": "shop", "version": str(number)}).location
+    paths = {
+        path.replace("checkout", "shop").replace("version=4", "version=1").replace("from=2&to=3", "from=1&to=2")
+        for path in PAGES.values()
+        if not path.startswith("pattern?") and not path.startswith("keys/ask")
+    }  # fmt: skip
+    for path in (
+        *paths,
+        f"pattern?service=shop&signature={1:016x}",
+        "policy/effect?service=shop&target=5",
+    ):
+        answer = person.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        assert "b 1" not in answer.text
+    form = {"service": "shop", "signature": f"{1:016x}", "rate": "protect", "reason": "<b>"}
+    assert person.post("pattern/pin", form).status_code == 303
+    shown = person.get(f"pattern?service=shop&signature={1:016x}").text
+    assert "protected by key" in shown
+    assert "&lt;b&gt;" in shown
 
 
 def weigh(session, base, path):
