@@ -38,7 +38,7 @@ class _LoggingState:
         self.disable = manager.disable
         self.levels = (dict(logging._nameToLevel), dict(logging._levelToName))
         self.flags = (logging.raiseExceptions, logging.lastResort, logging.logThreads)
-        self.names = set(manager.loggerDict)
+        self.registry = dict(manager.loggerDict)
         self.loggers = {logger: _parts_of(logger) for logger in _loggers()}
 
     def restore(self):
@@ -54,8 +54,9 @@ class _LoggingState:
             now.update(then)
         logging.raiseExceptions, logging.lastResort, logging.logThreads = self.flags
         logging.captureWarnings(False)
-        for name in set(manager.loggerDict) - self.names:
-            del manager.loggerDict[name]
+        # With its placeholders: a new parent finds the children that are there through them.
+        manager.loggerDict.clear()
+        manager.loggerDict.update(self.registry)
         for logger, parts in self.loggers.items():
             _put_back(logger, *parts)
 
