@@ -445,6 +445,8 @@ class DecisionEngine:
         """A record came for a cell that was evicted, or inherited, while the caller held it."""
         table = self._tables[cell.table.severity]
         table.forget_texts()  # one of them still leads to the old cell
+        if cell.signature == OVERFLOW_SIGNATURE:
+            return table.overflow_protected if cell.protected else table.overflow
         current = table.index.get(cell.signature)
         return current or self._new_cell(table, cell.signature, cell.key)
 
