@@ -30,7 +30,7 @@ _PAGE: Final = 50
 _TREND_DAYS: Final = 14
 _DAY: Final = 86_400
 _SIGNATURE: Final[TypeAdapter[str]] = TypeAdapter(Signature)
-_SIBLINGS: Final = 2_000
+_SIBLINGS: Final = 1_000
 #: Above so many patterns, a family is worked out on the pattern's own page only.
 _MOST_MERGED: Final = 20_000
 
@@ -190,9 +190,7 @@ def _siblings(visit: Visit, row: Row) -> list[Row]:
     start = row["template"].split("<*>", 1)[0][:40].strip()
     if len(start) < 3:
         return []
-    rows, _ = visit.store.patterns.search(
-        visit.team_id, visit.name, search=start, limit=_SIBLINGS, sort="count"
-    )
+    rows = visit.overview.beginning_with(visit.team_id, visit.name, start, limit=_SIBLINGS)
     families = merge_families([each["template"] for each in rows])
     mine = families.get(row["template"])
     return [

@@ -34,6 +34,20 @@ class Overview:
         )
         return [row["template"] for row in rows]
 
+    def beginning_with(
+        self, team_id: int, service_name: str, start: str, *, limit: int
+    ) -> list[Row]:
+        """Patterns whose template begins with *start*: signature, template, severity, count."""
+        service_id = self._services.require(team_id, service_name)["id"]
+        return self._db.rows(
+            "SELECT signature, template, severity, count FROM pattern"
+            " WHERE service_id = ? AND substr(template, 1, ?) = ? ORDER BY count DESC LIMIT ?",
+            service_id,
+            len(start),
+            start,
+            limit,
+        )
+
     def templates_of(
         self, team_id: int, service_name: str, signatures: Sequence[str]
     ) -> dict[str, str]:

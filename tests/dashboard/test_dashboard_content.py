@@ -243,6 +243,9 @@ def test_the_overviews_questions_stay_within_the_team(two_teams, clock):
     signatures = [f"{number:016x}" for number in (0, 99)]
     assert overview.templates_of(team_id, "shop", signatures) == {f"{0:016x}": "a 0"}
     assert overview.templates_of(team_id, "shop", []) == {}
+    found = overview.beginning_with(team_id, "shop", "a ", limit=4)
+    assert [row["count"] for row in found] == [105, 104, 103, 102]
+    assert overview.beginning_with(team_id, "shop", "b ", limit=4) == []
 
 
 def test_sessions_live_on_either_database(two_teams, clock):
