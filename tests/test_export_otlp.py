@@ -479,3 +479,66 @@ class TestCostTable:
         assert text == 8 + len("name" + "value")
         for number in (1, True, 300, 2**31, 1.5, -1):
             assert 8 <= self.size(attributes={"name": number}) - self.size() - len("name") <= 17
+
+
+class TestSecrets:
+    """The encoder remembers texts that are clean; what it remembers never hides a secret."""
+
+    texts: ClassVar = {
+        "user 5 paid": "user 5 paid",
+        "user 6 paid": "user 6 paid",
+        "order 4111111111111112": "order 4111111111111112",
+        "order 4111111111111111": "order [card]",
+        "mail bob@example.com": "mail [email]",
+        "password=hunter2": "password=[redacted]",
+    }
+
+    def test_messages_and_attributes_in_one_slice_and_in_the_next(self):
+        using = encoder()
+        for _ in range(3):
+            got = decoded(
+                *[entry(text, attributes={"a": text}) for text in self.texts], using=using
+            )
+
+            assert [r["body"] for r in got] == list(self.texts.values())
+            assert [r["attributes"]["a"] for r in got] == list(self.texts.values())
+
+    @pytest.mark.parametrize("text", texts)
+    def test_wherever_it_stands(self, text):
+        clean = self.texts[text]
+        context = LogContext(user_id=text, attributes={"c": text})
+        records = [
+            entry("m", attributes={"list": ["x", {"k": text}]}),
+            entry("m", exception=("E", text, f"Traceback\n{text}")),
+            entry("m", context=context),
+            entry("%s", args=(text,)),
+            entry("m", attributes={"exception.message": text}),
+        ]
+
+        nested, failed, linked, formatted, own = decoded(*records)
+
+        assert nested["attributes"]["list"] == ["x", {"k": clean}]
+        assert failed["attributes"]["exception.message"] == clean
+        assert failed["attributes"]["exception.stacktrace"] == f"Traceback\n{clean}"
+        assert (linked["attributes"]["user_id"], linked["attributes"]["c"]) == (clean, clean)
+        assert formatted["body"] == clean
+        assert own["attributes"]["exception.message"] == clean
+
+    def test_a_card_as_a_number(self):
+        got = decoded(
+            entry(
+                attributes={"a": 4111111111111111, "b": [4111111111111111], "c": 4111111111111112}
+            )
+        )
+
+        assert got[0]["attributes"] == {"a": "[card]", "b": ["[card]"], "c": 4111111111111112}
+
+    def test_what_is_remembered_is_bounded(self):
+        using = encoder()
+        for n in range(300):
+            using.encode_slice(
+                [entry(f"{chr(97 + n % 26)}{n:x} " + "é" * (n % 200)) for _ in range(3)]
+            )
+
+        assert len(using._clean) <= 8000 + 3
+        assert max(map(len, using._clean)) <= 256

@@ -9,7 +9,7 @@ the spool, or counted as delivered or as dropped for a reason, so that
 
     emitted + recovered == delivered + sum(dropped) + queued + spooled.
 
-The worker lets go of the interpreter after each 0.4 milliseconds of its own work, because a
+The worker lets go of the interpreter after each millisecond of its own work, because a
 thread that wants it back would otherwise wait for the switch interval (5 ms).
 """
 
@@ -60,7 +60,7 @@ Post = Callable[[bytes, Mapping[str, str], float], HTTPAnswer]
 _TASK: Final = "export"
 _SLICE: Final = 32
 #: Seconds of work after which the worker lets other threads run, and how long it sleeps then.
-_WORK: Final = 0.0004
+_WORK: Final = 0.001
 _BREATH: Final = 0.00002
 _FIRST_BACKOFF: Final = 0.5
 _LONGEST_BACKOFF: Final = 30.0

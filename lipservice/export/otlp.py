@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from lipservice.export.capture import Entry, formatted
 from lipservice.export.config import LogContext, PostHogConfig
-from lipservice.export.redaction import Redactor
+from lipservice.export.redaction import FOLD, Redactor
 from lipservice.signature import compute_template, percent_format_to_message
 
 #: Scope name and LogRecord, framed as an item of ScopeLogs.log_records.
@@ -71,6 +71,8 @@ _MAX_ATTRIBUTES: Final = 128
 _MAX_KEY: Final = 256
 _MAX_KNOWN_KEYS: Final = 4096
 _MAX_PATTERNS: Final = 10_000
+_MAX_KNOWN_TEXTS: Final = 8_000
+_MAX_KNOWN_TEXT: Final = 256
 _MAX_DEPTH: Final = 8
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
@@ -100,13 +102,31 @@ def varint(number: int) -> bytes:
 
 
 # Heads of what is short, by its size: of a text as KeyValue.value, and as LogRecord.body; of an
-# attribute of a LogRecord; and whole values of small numbers.
+# attribute of a LogRecord.
 _SHORT: Final = 126
 _TEXT: Final = tuple(bytes((0x12, size + 2, 0x0A, size)) for size in range(_SHORT))
 _BODY: Final = tuple(bytes((0x2A, size + 2, 0x0A, size)) for size in range(_SHORT))
 _ATTRIBUTE: Final = tuple(bytes((0x32, size)) for size in range(128))
-_SMALL_INT: Final = tuple(bytes((0x12, 2, 0x18, value)) for value in range(128))
-_double_head: Final = struct.Struct("<3sd").pack
+_double: Final = struct.Struct("<d").pack
+
+#: What an attribute's name gives: the start of its KeyValue; whole attributes but for the digits of
+#: a double and of an int below 128; true; false. Empty where the value needs a closer look.
+_Name = tuple[bytes, ...]
+
+
+def _name_of(key: str) -> _Name:
+    prefix = _key_field(key)
+    size = len(prefix)
+    return (
+        prefix,
+        _framed(size + 11) + prefix + b"\x12\x09\x21",
+        _framed(size + 4) + prefix + b"\x12\x02\x18",
+        _framed(size + 4) + prefix + _TRUE,
+        _framed(size + 4) + prefix + _FALSE,
+    )
+
+
+_RECORD: Final = tuple(b"\x12" + varint(size) for size in range(1024))
 
 
 def _text_head(size: int) -> bytes:
@@ -145,7 +165,7 @@ def _double_value(number: float) -> bytes:
         # JSON back ends have no number for these; the names are those of PostHog's sdk-specs.
         name = "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"  # noqa: PLR0124
         return _text_value(name, 16)
-    return _double_head(b"\x12\x09\x21", number)
+    return b"\x12\x09\x21" + _double(number)
 
 
 def _int_value(number: int) -> bytes:
@@ -239,8 +259,14 @@ class RecordEncoder:
         self._quick = _Scrub(None, redactor.is_secret, redactor.is_card)
         self._careful = _Scrub(redactor.text, redactor.is_secret, redactor.is_card)
         self._clock = clock
-        # Prefix of a KeyValue by name; empty where the name or its value need a closer look.
-        self._keys: dict[str, bytes] = {}
+        self._says_severity = "severity_text" in self._wanted
+        self._keys: dict[str, _Name] = {}
+        # Texts, folded, that hold no form of secret; and what this slice has beyond them, by the
+        # index of its entry. Most texts come again with other digits, which the folding removes.
+        self._noting = config.redact
+        self._clean: set[bytes] = set()
+        self._unseen: list[tuple[int, bytes]] = []
+        self._index = 0
         # By signature: when its facts are due again, and the rate that was sent last.
         self._facts: dict[str, tuple[float, float]] = {}
         self._places: dict[tuple[str, int], bytes] = {}
@@ -255,16 +281,39 @@ class RecordEncoder:
     def encode_slice(self, entries: Sequence[Entry]) -> list[Item]:
         """All *entries*, in their order, free of secrets."""
         self._decided.clear()
-        items = [(entry[3], self.encode(entry, self._quick)) for entry in entries]
-        forms = self._redactor.forms_in(b"".join([item for _, item in items]))
-        if forms:
-            for index, (scope, item) in enumerate(items):
-                if self._redactor.has_any(item, forms):
-                    items[index] = (scope, self.encode(entries[index], self._careful))
+        unseen = self._unseen
+        unseen.clear()
+        items: list[Item] = []
+        for index, entry in enumerate(entries):
+            self._index = index
+            items.append((entry[3], self.encode(entry, self._quick)))
+        if unseen:
+            for index in self._suspects():
+                items[index] = (items[index][0], self.encode(entries[index], self._careful))
         return items
 
+    def _suspects(self) -> set[int]:
+        """Which entries of the slice may hold a secret, by the texts that are not known yet."""
+        forms = self._redactor.forms_in(b"\n".join([text for _, text in self._unseen]))
+        suspects: set[int] = set()
+        if len(self._clean) > _MAX_KNOWN_TEXTS:
+            self._clean.clear()
+        for index, text in self._unseen:
+            if forms and self._redactor.has_any(text, forms):
+                suspects.add(index)
+            elif len(text) <= _MAX_KNOWN_TEXT:
+                self._clean.add(text)
+        return suspects
+
     def encode(self, entry: Entry, scrub: _Scrub | None = None) -> bytes:
-        """The entry as an item of ScopeLogs.log_records; by default searched for secrets."""
+        """
+        The entry as an item of ScopeLogs.log_records.
+
+        Args:
+            entry: What the logging call said.
+            scrub: Default: texts are searched for secrets. With the quick one they are not, but
+                those that are not known to be clean are noted.
+        """
         scrub = scrub or self._careful
         (
             time,
@@ -283,79 +332,91 @@ class RecordEncoder:
             exception,
         ) = entry
         longest, clean, keys = self._longest, scrub.clean, self._keys
+        known, unseen, index = self._clean, self._unseen, self._index
+        noting = clean is None and self._noting
         text = message if args is None else formatted(message, args)
         if clean:
             text = clean(text)
         if len(text) > longest:
             text = _cut(text, longest)
         content = text.encode("utf-8", "replace")
+        if noting and (folded := content.translate(FOLD)) not in known:
+            unseen.append((index, folded))
         size = len(content)
         parts = [
-            _time_and_severity(0x09, _nanoseconds(time), 0x10, severity),
+            _time_and_severity(
+                0x09,
+                # A float has microseconds, not more; 0 is OTLP's "unknown" (also for NaN).
+                int(time * 1e6 + 0.5) * 1000 if 0.0 < time < 1.8e10 else 0,
+                0x10,
+                severity,
+            ),
             _BODY[size] if size < _SHORT else b"\x2a" + _text_head(size),
             content,
         ]
+        add = parts.append
         if len(attributes) > 2 * _MAX_ATTRIBUTES:
-            parts.append(b"\x38" + varint(len(attributes) // 2 - _MAX_ATTRIBUTES))
+            add(b"\x38" + varint(len(attributes) // 2 - _MAX_ATTRIBUTES))
             attributes = attributes[: 2 * _MAX_ATTRIBUTES]
         special: list[tuple[str, Any]] = []
+        whole = exception is not None or context is not None
         in_turn = iter(attributes)
         # The usual kinds in line and from tables: this loop is most of the worker's time.
         for key, value in zip(in_turn, in_turn, strict=True):
-            prefix = keys.get(key)
-            if not prefix:
-                prefix = self._learn(key)
-                if not prefix:
-                    special.append((key, value))
-                    continue
+            name = keys.get(key)
+            if name is None:
+                name = self._learn(key)
+            if not name:
+                special.append((key, value))
+                continue
             kind = type(value)
             if kind is str and not clean and len(value) <= longest:
                 content = value.encode("utf-8", "replace")
+                if noting and (folded := content.translate(FOLD)) not in known:
+                    unseen.append((index, folded))
                 size = len(content)
                 head = _TEXT[size] if size < _SHORT else b"\x12" + _text_head(size)
+                prefix = name[0]
                 size += len(prefix) + len(head)
                 parts += (_ATTRIBUTE[size] if size < 128 else _framed(size), prefix, head, content)
-                continue
-            if kind is int and 0 <= value < 16_384:
-                encoded = (
-                    _SMALL_INT[value]
-                    if value < 128
-                    else b"\x12\x03\x18" + bytes((value & 127 | 128, value >> 7))
-                )
             elif kind is float and value - value == 0.0:  # neither NaN nor infinite
-                encoded = _double_head(b"\x12\x09\x21", value)
+                add(name[1] + _double(value))
+            elif kind is int and 0 <= value < 128:
+                add(name[2] + _BYTE[value])
             elif kind is bool:
-                encoded = _TRUE if value else _FALSE
-            elif value is None:
-                continue
-            else:
+                add(name[3] if value else name[4])
+            elif value is not None:
+                whole = whole or (kind is not int and kind is not float)
+                prefix = name[0]
                 encoded = _any_value(value, longest, scrub)
-            size = len(prefix) + len(encoded)
-            parts += (_ATTRIBUTE[size] if size < 128 else _framed(size), prefix, encoded)
+                size = len(prefix) + len(encoded)
+                parts += (_ATTRIBUTE[size] if size < 128 else _framed(size), prefix, encoded)
         if special or context is not None:
             self._entry_id = id(entry)
-            self._add_special(parts, Entry._make(entry), special, scrub)
+            whole = self._add_special(parts, Entry._make(entry), special, scrub) or whole
         elif path:
-            parts.append(self._place(path, line, function))
+            add(self._place(path, line, function))
         if exception is not None and "exception" in self._wanted:
             self._add_exception(parts, exception, scrub)
-        if severity_text or "severity_text" in self._wanted:
+        if severity_text or self._says_severity:
             text = severity_text or _SEVERITY_TEXTS.get(severity, "")
-            parts.append(_field(b"\x1a", _utf8(text, 32)))
+            add(_field(b"\x1a", _utf8(text, 32)))
         if trace is None and context is not None:
             trace = trace_of(context)
         if trace is not None:
-            parts.append(_trace_fields(trace))
+            add(_trace_fields(trace))
         record = b"".join(parts)
-        return b"".join((b"\x12", varint(len(record)), record))
+        if noting and whole:
+            unseen.append((index, record.translate(FOLD)))
+        size = len(record)
+        return (_RECORD[size] if size < 1024 else b"\x12" + varint(size)) + record
 
-    def _learn(self, key: str) -> bytes:
+    def _learn(self, key: str) -> _Name:
         if len(self._keys) >= _MAX_KNOWN_KEYS:
             self._keys.clear()  # names made of values: remembering them all would leak
         special = not key or key in _SPECIAL or self._redactor.is_secret(key)
-        prefix = b"" if special else _key_field(key)
-        self._keys[key] = prefix
-        return prefix
+        name = self._keys[key] = () if special else _name_of(key)
+        return name
 
     def _add(self, parts: list[bytes], key: str, encoded: bytes) -> None:
         parts.append(_field(b"\x32", _key_field(key) + encoded))
@@ -365,8 +426,13 @@ class RecordEncoder:
 
     def _add_special(
         self, parts: list[bytes], entry: Entry, special: list[tuple[str, Any]], scrub: _Scrub
-    ) -> None:
-        """Attributes whose names mean something, and those of the context."""
+    ) -> bool:
+        """
+        Attributes whose names mean something, and those of the context.
+
+        Returns:
+            Whether there are some that the application gave.
+        """
         sampling: dict[str, Any] = {}
         plain: dict[str, Any] = {}
         for key, value in special:
@@ -394,6 +460,7 @@ class RecordEncoder:
             self._add_sampling(parts, entry, sampling, scrub)
         elif entry.path:
             parts.append(self._place(entry.path, entry.line, entry.function))
+        return bool(plain)
 
     def _add_sampling(
         self, parts: list[bytes], entry: Entry, sampling: Mapping[str, Any], scrub: _Scrub
@@ -471,12 +538,6 @@ class RecordEncoder:
 #: From here on an int can be a card's number.
 _CARD_FROM: Final = 10**12
 _SEVERITY_TEXTS: Final = {1: "TRACE", 5: "DEBUG", 9: "INFO", 13: "WARN", 17: "ERROR", 21: "FATAL"}
-
-
-def _nanoseconds(seconds: float) -> int:
-    if not 0.0 < seconds < 1.8e10:  # also NaN: 0 is OTLP's "unknown"
-        return 0
-    return int(seconds * 1e6 + 0.5) * 1000  # a float has microseconds, not more
 
 
 def _number(value: Any) -> float:
