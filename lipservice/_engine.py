@@ -281,14 +281,15 @@ class DecisionEngine:
     ) -> Decision | None:
         """Try once more with a severity and a text that the tables know; else keep."""
         try:
-            spelling = severity if isinstance(severity, (str, int)) else str(severity)
-            if isinstance(error, KeyError) and spelling not in self._messages:
-                name = severity_name(spelling)
+            if not isinstance(severity, (str, int)):
+                return decide(cast("str", text), severity_name(severity))
+            if isinstance(error, KeyError) and severity not in self._messages:
+                name = severity_name(severity)
                 if len(self._messages) < _MAX_SPELLINGS:
-                    self._learn_spelling(spelling, name)
+                    self._learn_spelling(severity, name)
                 return decide(cast("str", text), name)
             if not isinstance(text, str):
-                return decide(str(text), spelling)
+                return decide(str(text), severity)
         except Exception:  # noqa: S110 - whatever the application's objects do, it is not told
             pass
         self._doubtful += 1

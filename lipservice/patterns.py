@@ -148,7 +148,12 @@ def shadowed_of(cell: Cell, seen: int, kept: int) -> int:
 
 
 class SeverityTable:
-    """The cells of one severity, by signature, and bounded caches from texts to them."""
+    """
+    The cells of one severity, by signature, and bounded caches from texts to them.
+
+    Only plain strings are remembered: one of a class of the application's may hold anything alive,
+    and compare itself in any way.
+    """
 
     __slots__ = (
         "formats",
@@ -179,14 +184,14 @@ class SeverityTable:
 
     def remember_message(self, message: str, cell: Cell) -> None:
         """Let the hot path find *cell* by this very message."""
-        if len(message) <= _MAX_TEXT_LENGTH:
+        if type(message) is str and len(message) <= _MAX_TEXT_LENGTH:
             if len(self.messages) >= _MAX_TEXTS:
                 self.messages.clear()
             self.messages[message] = cell
 
     def remember_format(self, format_string: str, cell: Cell) -> None:
         """Let the hot path find *cell* by this very format string."""
-        if len(format_string) <= _MAX_TEXT_LENGTH:
+        if type(format_string) is str and len(format_string) <= _MAX_TEXT_LENGTH:
             if len(self.formats) >= _MAX_TEXTS:
                 self.formats.clear()
             self.formats[format_string] = cell
