@@ -615,7 +615,7 @@ class DecisionEngine:
     def _in_batches(self, do: Callable[[Cell], None]) -> None:
         """Run *do* for every cell, letting go of the lock in between."""
         with self._lock:
-            cells = [cell for table in self._tables.values() for cell in table.every_cell()]
+            cells = self._every_cell()
         for start in range(0, len(cells), _BATCH):
             with self._lock:
                 if self._busy:  # only a signal handler that changes policies gets here
@@ -809,8 +809,8 @@ class DecisionEngine:
         self._forget_texts()
 
     def _forget_texts(self) -> None:
-        with self._lock:
-            for table in self._tables.values():
+        for table in list(self._tables.values()):
+            with self._lock:
                 table.forget_texts()
 
     def _retire(self, cell: Cell) -> None:
@@ -838,12 +838,8 @@ class DecisionEngine:
     def volumes(self) -> list[tuple[Cell, float]]:
         """Cells with their decayed counts, for planning; a list of its own."""
         with self._lock:
-            return [
-                (cell, cell.volume)
-                for table in self._tables.values()
-                for cell in table.every_cell()
-                if cell.volume > 0.0
-            ]
+            cells = self._every_cell()
+        return [(cell, cell.volume) for cell in cells if cell.volume > 0.0]
 
     # ------------------------------------------------------------------ counts
 
@@ -894,9 +890,7 @@ class DecisionEngine:
 
     def totals(self) -> Totals:
         """Exact totals since the process started, evicted patterns included."""
-        with self._lock:
-            cells = [cell for table in self._tables.values() for cell in table.every_cell()]
-            totals = _sum_up(cells, self._departed)
+        totals = self._totals_in_batches() or self._totals_at_once()
         doubtful = self._doubtful
         return Totals(
             totals.seen + doubtful,
@@ -906,11 +900,26 @@ class DecisionEngine:
             totals.shadowed,
         )
 
+    def _totals_in_batches(self) -> Totals | None:
+        """Without holding the lock for long; None if a pattern has been evicted meanwhile."""
+        with self._lock:
+            departed, cells = self._departed, self._every_cell()
+        totals = departed
+        for start in range(0, len(cells), _BATCH):
+            with self._lock:
+                totals = _sum_up(cells[start : start + _BATCH], totals)
+        return totals if self._departed is departed else None
+
+    def _totals_at_once(self) -> Totals:
+        with self._lock:
+            return _sum_up(self._every_cell(), self._departed)
+
+    def _every_cell(self) -> list[Cell]:
+        return [cell for table in self._tables.values() for cell in table.every_cell()]
+
     def memory(self) -> dict[str, int]:
         """Entries and bytes of the pattern table and of the caches of texts that lead to it."""
-        with self._lock:
-            tables = list(self._tables.values())
-            sizes = [memory_of(table) for table in tables]
+        sizes = [memory_of(table) for table in list(self._tables.values())]
         names = ("patterns", "pattern_bytes", "cached_texts", "cached_text_bytes")
         return {name: sum(size[i] for size in sizes) for i, name in enumerate(names)}
 

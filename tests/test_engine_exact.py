@@ -490,6 +490,92 @@ class TestRequests:
         assert drained == {"seen": 200, "kept": kept}
 
 
+class WatchedLock:
+    """An engine's lock that knows what was looked at in each hold of it."""
+
+    def __init__(self, lock):
+        self.lock = lock
+        self.looked_at = 0
+        self.most = 0
+        self.depth = 0
+
+    def __enter__(self):
+        self.lock.__enter__()
+        self.depth += 1
+        if self.depth == 1:
+            self.looked_at = 0
+
+    def __exit__(self, *error):
+        self.depth -= 1
+        self.most = max(self.most, self.looked_at)
+        self.lock.__exit__(*error)
+
+    def note(self):
+        if self.depth:
+            self.looked_at += 1
+
+
+class TestLockIsHeldBriefly:
+    """A record that has to wait for the lock waits for a batch of patterns, never for all."""
+
+    @pytest.fixture
+    def engine(self, monkeypatch):
+        clock = Clock()
+        engine = DecisionEngine(max_patterns=2000, rng=random.Random(1), clock=clock, now=clock)
+        engine.apply_policy(SamplingPolicy(sampling_rate=0.5, keep_first=1))
+        for number in range(2000):
+            word = "".join("ghijklmnop"[int(digit)] for digit in str(number))
+            engine.decide_message(f"the word {word}", "INFO")
+        engine._lock = WatchedLock(engine._lock)
+
+        def watching(function):
+            def watched(*arguments):
+                engine._lock.note()
+                return function(*arguments)
+
+            return watched
+
+        for name in ("counts_of", "shadowed_of"):
+            monkeypatch.setattr(_engine, name, watching(getattr(_engine, name)))
+        for name in ("_arm", "_close_gap"):
+            monkeypatch.setattr(DecisionEngine, name, watching(getattr(DecisionEngine, name)))
+        clock.now += 5.0
+        return engine
+
+    @pytest.mark.parametrize(
+        "action",
+        [
+            DecisionEngine.totals,
+            DecisionEngine.drain,
+            DecisionEngine.get_pattern_stats,
+            DecisionEngine.tick,
+            lambda engine: engine.apply_policy(SamplingPolicy(sampling_rate=0.1)),
+            lambda engine: engine.apply_policy(SamplingPolicy(patterns=("word",))),
+            lambda engine: engine.boost(minutes=1.0),
+        ],
+        ids=["totals", "drain", "stats", "tick", "policy", "words", "boost"],
+    )
+    def test_no_hold_looks_at_more_than_a_batch(self, engine, action):
+        action(engine)
+
+        assert 0 < engine._lock.most <= 4 * _engine._BATCH
+
+    def test_totals_stay_exact_when_a_pattern_goes_in_the_middle(self, engine, monkeypatch):
+        calls = []
+        real = _engine._sum_up
+
+        def evicting(cells, start):
+            calls.append(len(cells))
+            if len(calls) == 5:
+                with engine._lock:
+                    engine._retire(next(iter(engine._tables["INFO"].index.values())))
+            return real(cells, start)
+
+        monkeypatch.setattr(_engine, "_sum_up", evicting)
+
+        assert engine.totals() == Totals(2000, 2000)
+
+
 class TestLockedFromTheStart:
     def test_an_engine_without_a_gil_never_leaves_the_locked_path(self, monkeypatch):
         monkeypatch.setattr(_engine, "_straight_lines_are_atomic", lambda: False)

@@ -101,7 +101,7 @@ CRITICAL = {
 @pytest.mark.parametrize("locked", [False, True], ids=["countdown", "locked"])
 def test_whatever_the_engine_is_doing_a_record_in_between_counts_once(locked):
     interrupted = Counter()
-    for seed in range(4):
+    for seed in range(3):
         world = Interrupting(seed)
         engine = DecisionEngine(max_patterns=40, rng=world, clock=world.clock, now=world.clock)
         engine._counts_down = not locked
@@ -138,7 +138,7 @@ def test_whatever_the_engine_is_doing_a_record_in_between_counts_once(locked):
         assert drained == {"seen": world.kept.total(), "kept": world.kept[True]}
         interrupted += world.interrupted
 
-    assert interrupted.total() > 3000
+    assert interrupted.total() > 2000
     assert set(interrupted) > CRITICAL
 
 
