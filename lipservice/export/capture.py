@@ -296,9 +296,12 @@ def _type_name(kind: type[BaseException]) -> str:
 def current_trace() -> tuple[int, int, int] | None:
     """Ids of OpenTelemetry's current span; never imports OpenTelemetry, raises nothing."""
     try:
-        span = sys.modules["opentelemetry.trace"].get_current_span().get_span_context()
-        if span.trace_id:
-            return span.trace_id, span.span_id, int(span.trace_flags)
+        api = _modules["opentelemetry.trace"]
+        span = api.get_current_span()
+        if span is not api.INVALID_SPAN:  # what it answers outside any span
+            ids = span.get_span_context()
+            if ids.trace_id:
+                return ids.trace_id, ids.span_id, int(ids.trace_flags)
     except Exception:  # noqa: S110 - half imported, or another package of that name
         pass
     return None
