@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -196,10 +197,14 @@ def _take_down(timeout: float) -> None:
     if sampler is None:
         return
     root = logging.getLogger()
+    until = time.monotonic() + timeout
     sampler.shutdown(timeout)
     for handler in _setup.handlers:
         root.removeHandler(handler)
     for handler in _setup.owned:
+        exporter = getattr(handler, "exporter", None)
+        if exporter is not None:
+            exporter.stop(max(0.0, until - time.monotonic()))  # one deadline for all
         handler.flush()
         handler.close()
     if _setup.level_before is not None:
