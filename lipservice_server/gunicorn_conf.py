@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lipservice_server.config import load_settings
+from lipservice_server.config import check_dashboard, load_settings
 
 _settings = load_settings()
 
@@ -46,8 +47,16 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def on_starting(server: Any) -> None:
-    """Begin with an empty directory of numbers: they are of this run only."""
-    del server
+    """
+    Refuse an address that the settings did not see; begin with an empty directory of numbers.
+
+    Raises:
+        ConfigurationError: The dashboard is open without sign-in, and `gunicorn -b` names an
+            address that is not loopback.
+    """
+    for address in server.cfg.address:
+        host = address[0] if isinstance(address, tuple) else "localhost"  # a Unix socket is local
+        check_dashboard(replace(_settings, host=host))
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if directory:
         shutil.rmtree(directory, ignore_errors=True)
