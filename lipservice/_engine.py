@@ -377,6 +377,7 @@ class DecisionEngine:
                 cell = table.index.get(signature) or self._new_cell(table, signature, key)
             finally:
                 self._busy = False
+        self._after_slow_path()  # where everything is dropped there may be no other occasion
         return cell
 
     def _new_cell(self, table: SeverityTable, signature: str, key: bytes) -> Cell:

@@ -44,7 +44,7 @@ class Notices:
         if policy is not self._policy:
             self._policy = policy
             _tell("sampling%s by policy %s", self._of, _describe(policy))
-        if not self._dropped and totals.dropped + totals.capped > 0:
+        if not self._dropped and totals.dropped + totals.capped > totals.shadowed:
             self._dropped = True
             _tell(
                 "first records%s are dropped: kept %s of %s so far; every ERROR is kept",
