@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from lipservice._complaints import Complaints
+from lipservice._fork import on_fork
 from lipservice.exceptions import ConfigurationError
 from lipservice.policy import SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
@@ -25,7 +26,7 @@ class Settings:
 
     service_name: str | None = None
     lipservice_url: str | None = None
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     cost_target: float | None = None
     policy_file: str | None = None
     policy_cache: str | None = None
@@ -41,6 +42,10 @@ class Settings:
     def __post_init__(self) -> None:
         # JSON and dictConfig bring lists.
         object.__setattr__(self, "protect", _words(self.protect))
+        for name in ("service_name", "lipservice_url", "api_key"):
+            _check_text(getattr(self, name), name)
+        for name in ("shadow", "notices"):
+            _check_truth(getattr(self, name), name)
 
 
 def _truth(text: str) -> bool:
@@ -50,6 +55,10 @@ def _truth(text: str) -> bool:
     if lowered in {"0", "false", "no", "off"}:
         return False
     raise ValueError(text)
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 #: Setting -> its environment variable and how its text is read.
@@ -65,14 +74,29 @@ ENVIRONMENT: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "max_pattern_cache_size": ("LIPSERVICE_MAX_PATTERN_CACHE_SIZE", int),
     "max_logs_per_minute": ("LIPSERVICE_MAX_LOGS_PER_MINUTE", int),
     "keep_first": ("LIPSERVICE_KEEP_FIRST", int),
-    "protect": ("LIPSERVICE_PROTECT", lambda text: tuple(filter(None, text.split(",")))),
+    "protect": ("LIPSERVICE_PROTECT", _split),
     "shadow": ("LIPSERVICE_SHADOW", _truth),
     "notices": ("LIPSERVICE_NOTICES", _truth),
 }
 
-_samplers: dict[Settings, AdaptiveSampler] = {}
-_default: list[AdaptiveSampler] = []
-_lock = threading.Lock()
+
+class _Shared:
+    """The samplers of this process. The log call's look-up, `default`, takes no lock."""
+
+    def __init__(self) -> None:
+        self.default: AdaptiveSampler | None = None
+        self.by_settings: dict[Settings, AdaptiveSampler] = {}
+        self._reset_after_fork()
+        on_fork(self)
+
+    def _reset_after_fork(self) -> None:
+        # Re-entrant: making a sampler imports modules, which may log or be interrupted.
+        self.making = threading.RLock()
+        #: Threads in whose log call the default sampler is being made.
+        self.makers: set[int] = set()
+
+
+_shared: Final = _Shared()
 
 
 def read_settings(given: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
@@ -82,7 +106,7 @@ def read_settings(given: Mapping[str, object], environ: Mapping[str, str]) -> Se
     Raises:
         ConfigurationError: An unknown parameter, or a variable that cannot be read.
     """
-    known = [field.name for field in fields(Settings)]
+    known = [each.name for each in fields(Settings)]
     for name in given:
         if name not in known:
             raise ConfigurationError(f"{name!r} is no setting; there are {', '.join(known)}")
@@ -144,10 +168,10 @@ def sampler_for(
         hash(settings)
     except TypeError:
         return build_sampler(settings)  # refuses what is of the wrong type
-    with _lock:
-        if settings not in _samplers:
-            _samplers[settings] = build_sampler(settings)
-        return _samplers[settings]
+    with _shared.making:
+        if settings not in _shared.by_settings:
+            _shared.by_settings[settings] = build_sampler(settings)
+        return _shared.by_settings[settings]
 
 
 def default_sampler() -> AdaptiveSampler:
@@ -157,37 +181,47 @@ def default_sampler() -> AdaptiveSampler:
     Raises:
         ConfigurationError: An environment variable is wrong; the message names it.
     """
-    if not _default:
-        sampler = build_sampler(read_settings({}, os.environ))
-        with _lock:
-            if not _default:
-                _default.append(sampler)
-    return _default[0]
+    sampler = _shared.default
+    if sampler is None:
+        made = build_sampler(read_settings({}, os.environ))
+        with _shared.making:
+            sampler = _shared.default
+            if sampler is None:  # no other thread was faster
+                sampler = _shared.default = made
+    return sampler
 
 
 def default_sampler_quietly() -> AdaptiveSampler:
     """`default_sampler` for the middle of a log call: if that fails, everything is kept."""
-    if _default:
-        return _default[0]
+    sampler = _shared.default
+    return _make_default_quietly() if sampler is None else sampler
+
+
+def _make_default_quietly() -> AdaptiveSampler:
+    maker = threading.get_ident()
+    if maker in _shared.makers:  # a record that is born while we make it: an import that warns
+        return AdaptiveSampler(notices=False)
+    _shared.makers.add(maker)
     try:
         return default_sampler()
     except Exception as error:
-        set_default_sampler(AdaptiveSampler())
+        sampler = _shared.default = AdaptiveSampler()
         Complaints().warn("settings", f"everything is kept: {error}")
-        return _default[0]
+        return sampler
+    finally:
+        _shared.makers.discard(maker)
 
 
 def set_default_sampler(sampler: AdaptiveSampler | None) -> None:
     """Replace the default sampler; None: the environment's again, when it is next asked for."""
-    with _lock:
-        _default[:] = [] if sampler is None else [sampler]
+    _shared.default = sampler
 
 
 def forget_samplers() -> None:
     """Make equal settings build a new sampler again, after a shutdown."""
-    with _lock:
-        _samplers.clear()
-        _default.clear()
+    with _shared.making:
+        _shared.by_settings.clear()
+        _shared.default = None
 
 
 def _client(settings: Settings) -> Any:
@@ -195,9 +229,13 @@ def _client(settings: Settings) -> Any:
         return None
     from lipservice.client import LipServiceClient  # noqa: PLC0415 - brings requests
 
-    return LipServiceClient(
-        settings.lipservice_url, settings.api_key, service_name=settings.service_name
-    )
+    try:
+        return LipServiceClient(
+            settings.lipservice_url, settings.api_key, service_name=settings.service_name
+        )
+    except ConfigurationError as error:
+        named = str(error).replace("base_url", "lipservice_url", 1)  # as its user knows it
+        raise ConfigurationError(named) from None
 
 
 def _policy_like(settings: Settings) -> SamplingPolicy:
@@ -225,4 +263,17 @@ def _says_something(settings: Settings) -> bool:
 def _words(value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, (list, tuple, set, frozenset)):
         raise ConfigurationError(f"protect is a list of words, not {value!r:.80}")
+    for word in value:
+        if not isinstance(word, str) or not word.strip():
+            raise ConfigurationError(f"protect is a list of words; {word!r:.80} is none")
     return tuple(value)
+
+
+def _check_text(value: object, name: str) -> None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{name} is a text, not a {type(value).__name__}")
+
+
+def _check_truth(value: object, name: str) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is true or false, not {value!r:.80}")

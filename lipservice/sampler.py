@@ -98,6 +98,8 @@ class AdaptiveSampler(DecisionEngine):
         _check_positive(pattern_report_interval, "pattern_report_interval")
         _check_size(max_pattern_cache_size)
         _check_share(cost_target)
+        _check_path(policy_file, "policy_file")
+        _check_path(policy_cache, "policy_cache")
         _check_sources(client, cost_target, policy, policy_file, policy_cache)
         super().__init__(
             max_patterns=max_pattern_cache_size, policy=policy, rng=rng, clock=clock, now=now
@@ -275,6 +277,11 @@ def _check_share(value: object) -> None:
         raise ConfigurationError(
             f"cost_target is the share of bytes to keep, above 0 and at most 1, not {value!r}"
         )
+
+
+def _check_path(value: object, name: str) -> None:
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise ConfigurationError(f"{name} is a path, not {value!r:.80}")
 
 
 def _check_sources(
