@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from threading import get_ident
@@ -61,10 +62,11 @@ def decide(
     # Attributes, not `record.__dict__`: asking for the dict makes CPython build it.
     weight = getattr(record, "lipservice_weight", None)
     if weight is not None:
-        return bool(weight > 0.0) or getattr(record, "lipservice_rule", None) == "released"
+        return bool(weight != 0.0) or getattr(record, "lipservice_rule", None) == "released"
     if record.name in OWN_LOGGERS:
+        vars(record).update(OWN)
         return True
-    if OWN_THREADS and record.thread in OWN_THREADS:
+    if OWN_THREADS and record.thread in OWN_THREADS and _is_from_our_own_work(record):
         return False  # born in our own HTTP call, say: it must not feed what caused it
     if OPEN_SCOPES:
         scope = current_scope()
@@ -88,6 +90,16 @@ def decide(
     if unmeasured is not None:
         _measure(sampler, decision, record)
     return True
+
+
+def _is_from_our_own_work(record: logging.LogRecord) -> bool:
+    """
+    Of a record with the number of one of our threads: whether it was born there, below ERROR.
+
+    Another process may have a thread of that number. And an application's finalizer runs in any
+    thread: what it logs at ERROR is kept like every error. Our HTTP client logs none.
+    """
+    return record.levelno < logging.ERROR and record.process in {None, os.getpid()}
 
 
 def _is_saved(sampler: AdaptiveSampler, record: logging.LogRecord) -> bool:
@@ -145,6 +157,17 @@ def stamps_of(decision: Decision, scope: RequestScope | None) -> dict[str, objec
         stamps["sampling.randomness"] = randomness_text(scope.randomness)
     return stamps
 
+
+#: On what the logger `lipservice` says, so that a format that names the weight prints it too.
+OWN: Final[Mapping[str, object]] = MappingProxyType(
+    {
+        "lipservice_signature": "",
+        "lipservice_rate": 1.0,
+        "lipservice_weight": 1.0,
+        "lipservice_rule": "own",
+        "lipservice_policy": None,
+    }
+)
 
 #: On a record that was dropped by its own draw and kept because its request failed.
 RELEASED: Final[Mapping[str, object]] = MappingProxyType(
@@ -242,7 +265,7 @@ class SamplingHandler(logging.Handler):
 
     Args:
         target: The handler that writes; formatter and encoding are its own.
-        level: Records below it are neither counted nor passed on.
+        level: Records below it, or below the target's, are neither counted nor passed on.
         sampler: What decides; default: made from *settings*, else the default sampler.
         settings: As of `configure_adaptive_logging`.
 
@@ -281,8 +304,12 @@ class SamplingHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Decide, then let the target handle the record."""
-        sampler = self._bound or default_sampler_quietly()
-        if self.filter(record) and decide(sampler, record, self.emit):
+        passed = self.filter(record)
+        if not passed or record.levelno < self.target.level:
+            return False
+        if isinstance(passed, logging.LogRecord):
+            record = passed  # from 3.12 on a filter may replace it
+        if decide(self._bound or default_sampler_quietly(), record, self.emit):
             self.emit(record)
             return True
         return False
@@ -336,9 +363,11 @@ class SamplingLogger(logging.Logger):
         stacklevel: int = 1,
     ) -> None:
         if self._is_own:
+            extra = {**OWN, **(extra or {})}
+        if extra is not None and "lipservice_weight" in extra:  # decided: by structlog, say
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)
             return
-        if OWN_THREADS and get_ident() in OWN_THREADS:
+        if OWN_THREADS and get_ident() in OWN_THREADS and level < logging.ERROR:
             return  # what our own HTTP call logs must not feed what caused it
         sampler = self.sampler or default_sampler_quietly()
         scope = current_scope() if OPEN_SCOPES else None
@@ -381,10 +410,10 @@ class SamplingLogger(logging.Logger):
         stacklevel: int,
     ) -> logging.LogRecord:
         # Not super()._log with the stamps in `extra`: that costs a fifth of the whole call.
-        try:
-            path, line, function, stack = self.findCaller(stack_info, stacklevel + _FRAMES)
-        except ValueError:
-            path, line, function, stack = "(unknown file)", 0, "(unknown function)", None
+        path, line, function, stack = "(unknown file)", 0, "(unknown function)", None
+        if logging._srcfile:  # noqa: SLF001 - documented: None, and nobody looks
+            with contextlib.suppress(ValueError):
+                path, line, function, stack = self.findCaller(stack_info, stacklevel + _FRAMES)
         if isinstance(exc_info, BaseException):
             exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
         elif exc_info and not isinstance(exc_info, tuple):
