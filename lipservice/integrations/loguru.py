@@ -14,9 +14,10 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
-from lipservice._settings import default_sampler_quietly, sampler_for
+from lipservice._settings import default_sampler_quietly
 from lipservice._worker import OWN_THREADS
 from lipservice.exceptions import ConfigurationError, MissingExtraError
+from lipservice.integrations._deciding import Deciding
 from lipservice.integrations.stdlib import OWN_LOGGERS, RELEASED, stamps_of
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import OPEN_SCOPES, RequestScope, current_scope
@@ -28,7 +29,6 @@ except ImportError as missing:
 
 if TYPE_CHECKING:
     from loguru import Logger, Message, Record
-    from typing_extensions import Self
 
 
 def decide(
@@ -98,31 +98,7 @@ def _decide_in(
     return True
 
 
-class _Deciding:
-    """A sampler, and how to make it again in a process that was spawned."""
-
-    def __init__(self, sampler: AdaptiveSampler | None, settings: dict[str, Any]) -> None:
-        self._bound = sampler_for(sampler, settings)
-        self._settings = settings
-
-    @property
-    def sampler(self) -> AdaptiveSampler:
-        """What decides."""
-        return self._bound or default_sampler_quietly()
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self  # a copied logger goes on with the same counts
-
-    def __getstate__(self) -> dict[str, Any]:
-        # loguru pickles its handlers for multiprocessing's "spawn"; counts stay where they are.
-        return {**self.__dict__, "_bound": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._bound = sampler_for(None, self._settings)
-
-
-class LoguruFilter(_Deciding):
+class LoguruFilter(Deciding):
     """
     `logger.add("app.log", rotation="1 day", filter=LoguruFilter(cost_target=0.1))`.
 
@@ -152,7 +128,7 @@ class LoguruFilter(_Deciding):
         return decide(self._bound or default_sampler_quietly(), record)
 
 
-class SamplingSink(_Deciding):
+class SamplingSink(Deciding):
     """
     A loguru sink that passes on what the sampler keeps:
     `logger.add(SamplingSink(sys.stderr), serialize=True)`.

@@ -72,10 +72,15 @@ def decide(
         scope = current_scope()
         if scope is not None:
             return _decide_in(scope, sampler, record, release)
-    if record.args:
-        decision = sampler.decide_format(record.msg, record.levelno)
+    message, arguments = record.msg, record.args
+    if type(message) is dict and "event" in message:
+        if "lipservice_weight" in message:
+            return _believe(message, record)
+        message, arguments = _event_of(message)
+    if arguments:
+        decision = sampler.decide_format(message, record.levelno)
     else:
-        decision = sampler.decide_message(record.msg, record.levelno)
+        decision = sampler.decide_message(message, record.levelno)
     if decision is None:
         record.lipservice_weight = 0.0
         return bool(sampler.boosted_loggers) and _is_saved(sampler, record)
@@ -90,6 +95,18 @@ def decide(
     if unmeasured is not None:
         _measure(sampler, decision, record)
     return True
+
+
+def _event_of(message: dict[Any, Any]) -> tuple[Any, Any]:
+    """Text and arguments of an event of structlog, on its way to a ProcessorFormatter."""
+    return message["event"], message.get("positional_args")
+
+
+def _believe(message: dict[Any, Any], record: logging.LogRecord) -> bool:
+    """Take over what structlog's processor has decided."""
+    stamps = {key: message[key] for key in OWN if key in message}
+    vars(record).update(stamps)
+    return bool(stamps["lipservice_weight"] != 0.0) or message.get("lipservice_rule") == "released"
 
 
 def _is_from_our_own_work(record: logging.LogRecord) -> bool:
@@ -117,7 +134,12 @@ def _decide_in(
     release: Callable[[logging.LogRecord], Any],
 ) -> bool:
     """As `decide`, for a record of a request: what is dropped is held."""
-    decision = sampler.decide_scoped(record.msg, record.levelno, scope, is_format=bool(record.args))
+    message, arguments = record.msg, record.args
+    if type(message) is dict and "event" in message:
+        if "lipservice_weight" in message:
+            return _believe(message, record)
+        message, arguments = _event_of(message)
+    decision = sampler.decide_scoped(message, record.levelno, scope, is_format=bool(arguments))
     if decision is None:
         record.lipservice_weight = 0.0
         if scope.failed:

@@ -7,6 +7,7 @@ Nothing here configures structlog; `lipservice.configure_adaptive_logging` may, 
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import types
 from collections.abc import Callable, Mapping, MutableMapping
@@ -16,7 +17,8 @@ from typing import Any, Final
 from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice._worker import OWN_THREADS
 from lipservice.decision import Decision
-from lipservice.exceptions import MissingExtraError
+from lipservice.exceptions import ConfigurationError, MissingExtraError
+from lipservice.integrations._deciding import Deciding
 from lipservice.integrations.stdlib import OWN_LOGGERS, RELEASED, stamps_of
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import OPEN_SCOPES, RequestScope, current_scope
@@ -26,12 +28,20 @@ try:
 except ImportError as missing:
     raise MissingExtraError("structlog", "structlog") from missing
 
-_METHODS: Final = (
-    "debug", "info", "msg", "warning", "warn", "error", "critical", "fatal", "exception"
-)  # fmt: skip
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "msg": logging.INFO,
+    "warning": logging.WARNING,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "exception": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
 
 
-class SamplingProcessor:
+class SamplingProcessor(Deciding):
     """
     Drops what the sampler does not keep; for anywhere in `processors`.
 
@@ -49,12 +59,7 @@ class SamplingProcessor:
     """
 
     def __init__(self, sampler: AdaptiveSampler | None = None, **settings: Any) -> None:
-        self._bound = sampler_for(sampler, settings)
-
-    @property
-    def sampler(self) -> AdaptiveSampler:
-        """What decides."""
-        return self._bound or default_sampler_quietly()
+        super().__init__(sampler, settings)
 
     def __call__(
         self, logger: Any, name: str, event_dict: MutableMapping[str, Any]
@@ -65,9 +70,10 @@ class SamplingProcessor:
         Raises:
             structlog.DropEvent: It is dropped.
         """
-        if "lipservice_weight" in event_dict:
+        # `_record`: in a ProcessorFormatter, where nothing can be dropped any more.
+        if "lipservice_weight" in event_dict or "_record" in event_dict:
             return event_dict
-        if OWN_THREADS and get_ident() in OWN_THREADS:
+        if OWN_THREADS and get_ident() in OWN_THREADS and _LEVELS.get(name, 0) < logging.ERROR:
             if getattr(logger, "name", None) in OWN_LOGGERS:
                 return event_dict
             raise structlog.DropEvent
@@ -143,13 +149,43 @@ def sampling_bound_logger(
     base = wrapper_class or structlog.make_filtering_bound_logger(0)
     bound = sampler_for(sampler, settings) if sampler is not None or settings else None
     methods: dict[str, Callable[..., Any]] = {}
-    for name in _METHODS:
-        _replace(methods, base, name, name, bound, _dropped)
-        _replace(methods, base, f"a{name}", name, bound, _dropped_async)
-    for name, dropped in (("log", _dropped), ("alog", _dropped_async)):
+    for name in _LEVELS:
+        _replace(methods, base, name, name, bound)
+        _replace(methods, base, f"a{name}", name, bound)
+    for name in ("log", "alog"):
         if hasattr(base, name):
-            methods[name] = _unseen(_with_level(getattr(base, name), bound, dropped))
+            method = getattr(base, name)
+            methods[name] = _unseen(_with_level(method, bound, _dropping(method)))
+    if not methods:
+        raise ConfigurationError(f"wrapper_class has no logging methods of its own: {base!r:.80}")
+    methods["__reduce_ex__"] = _pickling(base, settings)
     return type(f"Sampling{base.__name__}", (base,), methods)
+
+
+def _pickling(base: Any, settings: dict[str, Any]) -> Callable[..., Any]:
+    """
+    Such a class has no name that pickle could find: it is made again, from its settings.
+
+    As for the other adapters, a sampler that was given stays where it is, and the default one of
+    the process that unpickles decides there.
+    """
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        usual = base.__reduce_ex__(self, protocol)
+        if "__reduce_ex__" not in vars(type(self)):
+            return usual  # a class derived from ours, which has a name
+        return (_remade, (base, settings), *usual[2:])
+
+    return reduce
+
+
+def _remade(base: type[Any], settings: dict[str, Any]) -> Any:
+    cls: Any = sampling_bound_logger(base, **settings)
+    return cls.__new__(cls)
+
+
+def _dropping(method: Callable[..., Any]) -> Callable[[], Any]:
+    return _dropped_async if inspect.iscoroutinefunction(method) else _dropped
 
 
 def _replace(
@@ -158,13 +194,12 @@ def _replace(
     name: str,
     severity: str,
     bound: AdaptiveSampler | None,
-    dropped: Callable[[], Any],
 ) -> None:
     method = getattr(base, name, None)
     # structlog's do-nothing methods, for levels that are off, stay what they are.
     if method is not None and method.__name__ not in {"_nop", "_anop"}:
-        level = logging.getLevelName(severity.upper()) if hasattr(base, "isEnabledFor") else None
-        methods[name] = _unseen(_deciding(method, severity, level, bound, dropped))
+        level = _LEVELS[severity] if hasattr(base, "isEnabledFor") else None
+        methods[name] = _unseen(_deciding(method, severity, level, bound, _dropping(method)))
 
 
 def _deciding(
@@ -214,7 +249,8 @@ def _hold_event(
         if isinstance(logger, structlog.stdlib.BoundLogger):
             kw = {**kw, "positional_args": args} if args else kw
         elif args:
-            event = event % args
+            one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else None
+            event = event % (one or args)
         final, options = logger._process_event(name, event, {**kw, **RELEASED})  # noqa: SLF001
     except Exception:  # DropEvent, or arguments that do not fit
         return
@@ -244,7 +280,8 @@ def _with_level(
 ) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: Any, level: Any, event: Any = None, *args: Any, **kw: Any) -> Any:
-        if _is_off(self, level) or (OWN_THREADS and get_ident() in OWN_THREADS):
+        own = OWN_THREADS and get_ident() in OWN_THREADS
+        if own or (kw and "lipservice_weight" in kw) or _is_off(self, level):
             return method(self, level, event, *args, **kw)
         sampler = bound or default_sampler_quietly()
         decide = sampler.decide_format if args else sampler.decide_message
@@ -259,7 +296,11 @@ def _with_level(
 def _is_off(logger: Any, level: Any) -> bool:
     """Whether a filtering bound logger would drop this level itself: then it is not counted."""
     asks = getattr(logger, "isEnabledFor", None) or getattr(logger, "is_enabled_for", None)
-    return asks is not None and not asks(level)
+    if asks is not None:
+        return not asks(level)
+    # Before 25.1 a filtering bound logger cannot be asked; but it has methods that do nothing.
+    method = getattr(logger, str(logging.getLevelName(level)).lower(), None)
+    return getattr(method, "__name__", None) == "_nop"
 
 
 def _unseen(function: Callable[..., Any]) -> Callable[..., Any]:
