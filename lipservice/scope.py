@@ -241,7 +241,8 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
     together, and all of them are kept if it logs an ERROR, raises, or is marked by
     `keep_request()`.
 
-    Within another request it joins that one. Usable with `with` and `async with`, once each.
+    Within another request it joins that one, unless it is a *root*. Usable with `with` and
+    `async with`, once each.
 
     Args:
         name: What it is called.
@@ -249,12 +250,15 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
             trace agree. Default: that of OpenTelemetry's current span, if the application has
             imported OpenTelemetry; else random.
         limits: Bounds of its flight recorder; default: `RecorderLimits()`.
+        root: Begin a request of its own even within another one, which goes on afterwards. For
+            adapters, which know where a unit of work begins: should one before it never have
+            ended (its server lost interest), nothing of that one gets into this one.
 
     Raises:
         ConfigurationError: *trace_id* is none.
     """
 
-    __slots__ = ("_limits", "_name", "_randomness", "_token", "scope")
+    __slots__ = ("_limits", "_name", "_randomness", "_root", "_token", "scope")
 
     def __init__(
         self,
@@ -262,8 +266,10 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         *,
         trace_id: str | None = None,
         limits: RecorderLimits | None = None,
+        root: bool = False,
     ) -> None:
         self._name = name
+        self._root = root
         self._randomness = None if trace_id is None else _randomness_of(trace_id)
         self._limits = limits or _DEFAULT_LIMITS
         self._token: Token[RequestScope | None] | None = None
@@ -272,7 +278,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
 
     def __enter__(self) -> RequestScope:
         outer = _current.get()
-        if outer is not None:
+        if outer is not None and not self._root:
             self.scope = outer
             return outer
         randomness = self._randomness

@@ -146,6 +146,20 @@ def test_a_nested_request_joins_the_outer_one():
     assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["outer", "inner", "bad"]
 
 
+def test_a_root_request_is_its_own_and_the_outer_one_goes_on_afterwards():
+    logger, stream = attach("filter", make_sampler(0.0))
+    with lipservice.request() as outer:
+        logger.info("outer")
+        with lipservice.request(root=True) as inner:
+            assert inner is not outer
+            logger.info("inner")
+            logger.error("bad")
+        logger.info("later")
+        assert not outer.failed
+
+    assert [line.split()[1] for line in stream.getvalue().splitlines()] == ["inner", "bad"]
+
+
 def test_tasks_and_threads_that_copy_the_context_belong_to_the_request():
     logger, stream = attach("filter", make_sampler(0.0))
 
