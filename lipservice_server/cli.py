@@ -1,5 +1,6 @@
 """
-`lipservice-server`: run, worker, migrate, keys, teams, generate, prune, backup, settings, openapi.
+`lipservice-server`: run, worker, migrate, keys, teams, boosts, generate, prune, backup, settings,
+openapi.
 
 Commands act on the database that the settings name, as whoever may read its secret: they need no
 API key. What they change is audited as done by "command line".
@@ -18,16 +19,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from lipservice._version import __version__
 from lipservice.exceptions import ConfigurationError
 from lipservice_server import jobs, migrations
+from lipservice_server.api.bodies import explain
+from lipservice_server.api.schemas import NewBoost
 from lipservice_server.app import create_app
+from lipservice_server.boosts import begin_boost, end_boost, of_what
 from lipservice_server.config import Settings, load_settings, table
-from lipservice_server.db import patience, sqlite_path
+from lipservice_server.db import Row, patience, sqlite_path
 from lipservice_server.errors import DatabaseAwayError, NotFoundError, ServerError
 from lipservice_server.generation import Wish, generate_policy
 from lipservice_server.keys import SCOPES, make_key
-from lipservice_server.logs import set_up_logging
+from lipservice_server.logs import set_up_logging, visible
 from lipservice_server.runtime import Runtime, make_runtime
 from lipservice_server.serve import serve
 
@@ -64,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "migrate", _migrate, "bring the schema up to date")
     _add_keys(commands)
     _add_teams(commands)
+    _add_boosts(commands)
     generate = _command(commands, "generate", _generate, "make a service's next policy now")
     generate.add_argument("service")
     generate.add_argument("--team", default=_DEFAULT_TEAM)
@@ -99,11 +106,11 @@ def _add_keys(commands: Any) -> None:
     listing = _command(keys, "list", _keys_list, "list the keys, without themselves")
     listing.add_argument("--team", default=_DEFAULT_TEAM)
     rotate = _command(keys, "rotate", _keys_rotate, "make a key's successor; it is shown once")
-    rotate.add_argument("id", type=int)
+    rotate.add_argument("id", type=_id)
     rotate.add_argument("--team", default=_DEFAULT_TEAM)
     rotate.add_argument("--overlap-hours", type=float, help="how long the old one still works")
     revoke = _command(keys, "revoke", _keys_revoke, "end a key at once")
-    revoke.add_argument("id", type=int)
+    revoke.add_argument("id", type=_id)
     revoke.add_argument("--team", default=_DEFAULT_TEAM)
 
 
@@ -113,6 +120,34 @@ def _add_teams(commands: Any) -> None:
     )
     _command(teams, "create", _teams_create, "make a team").add_argument("name")
     _command(teams, "list", _teams_list, "list the teams")
+
+
+def _add_boosts(commands: Any) -> None:
+    boosts = commands.add_parser(
+        "boosts", help="keep everything of something for a while; list, end"
+    ).add_subparsers(title="commands", required=True)
+    add = _command(boosts, "add", _boosts_add, "keep everything; with no selector, of the service")
+    add.add_argument("service")
+    add.add_argument("--team", default=_DEFAULT_TEAM)
+    add.add_argument("--pattern", help="a signature, a message, or a template that was reported")
+    add.add_argument("--severity", type=str.upper, help="such as DEBUG")
+    add.add_argument("--logger", help="a logger's name; its children are meant with it")
+    add.add_argument("--minutes", type=float, help="above 0, at most 1440 (default 10)")
+    add.add_argument("--reason", help="for those who come after you")
+    add.set_defaults(refuse=add.error)
+    listing = _command(boosts, "list", _boosts_list, "list what runs, the newest first")
+    listing.add_argument("service", nargs="?", help="without it, of every service")
+    listing.add_argument("--team", default=_DEFAULT_TEAM)
+    listing.add_argument("--ended", action="store_true", help="the last 200 that have ended")
+    end = _command(boosts, "end", _boosts_end, "end one now")
+    end.add_argument("id", type=_id)
+    end.add_argument("--team", default=_DEFAULT_TEAM)
+
+
+def _id(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 16):
+        raise argparse.ArgumentTypeError("is a number, as the list shows it")
+    return int(text)
 
 
 def _share(text: str) -> float:
@@ -251,6 +286,55 @@ def _teams_list(settings: Settings, given: argparse.Namespace) -> int:
     for team in _open(settings).store.teams.every():
         print(f"{team['id']:>5}  {team['name']}")
     return 0
+
+
+def _boosts_add(settings: Settings, given: argparse.Namespace) -> int:
+    names = ("pattern", "severity", "logger", "minutes", "reason")
+    fields = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    try:
+        wish = NewBoost(**fields)
+    except ValidationError as error:
+        given.refuse(f"--{explain(error).message}")
+    if wish.logger is not None and (wish.pattern is not None or wish.severity is not None):
+        given.refuse("give --logger, or --pattern and --severity, not both")
+    runtime = _open(settings)
+    row = begin_boost(runtime, _team(runtime, given), given.service, wish, actor=_ACTOR)
+    print(f"boost {row['id']}: everything of {of_what(row)} is kept until {_clock(row['until'])}")
+    print("Each instance keeps to it from its next poll on (every 300 s unless set otherwise).")
+    if row["signature"] is not None and row["template"] is None:
+        print("No instance has reported this pattern yet.")
+    return 0
+
+
+def _boosts_list(settings: Settings, given: argparse.Namespace) -> int:
+    runtime = _open(settings)
+    rows = runtime.store.boosts.page(
+        _team(runtime, given), given.service, ended=given.ended, limit=200, now=runtime.clock()
+    )
+    for row in rows:
+        print(visible(_boost_line(row)))
+    return 0
+
+
+def _boost_line(row: Row) -> str:
+    ended = f", ended by {row['ended_by']}" if row["ended_by"] else ""
+    reason = f": {' '.join(row['reason'].split())}" if row["reason"] else ""  # in one line
+    return (
+        f"{row['id']:>5}  until {_clock(row['until'])}  {row['service_name']}: {of_what(row)}"
+        f"  by {row['created_by']}{ended}{reason}"
+    )
+
+
+def _boosts_end(settings: Settings, given: argparse.Namespace) -> int:
+    runtime = _open(settings)
+    team_id = _team(runtime, given)
+    row = end_boost(runtime, team_id, given.id, service_name=None, actor=_ACTOR)
+    print(f"boost {row['id']} of {row['service_name']} has ended; instances learn it at their poll")
+    return 0
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
 
 
 def _generate(settings: Settings, given: argparse.Namespace) -> int:

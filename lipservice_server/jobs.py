@@ -92,6 +92,7 @@ def prune(runtime: Runtime) -> dict[str, int]:
         "report ids": store.reports.prune(before=now - 2 * _DAY),
         "instances": store.instances.prune(before=now - 7 * _DAY),
         "totals": store.savings.prune(before=now - settings.totals_days_kept * _DAY),
+        "boosts": store.boosts.prune(before=now - 30 * _DAY),
         "versions": store.policies.prune(keep=settings.versions_kept),
         "keys": store.keys.prune(before=now - 30 * _DAY),
         "audit lines": store.audit.prune(before=now - settings.totals_days_kept * _DAY),

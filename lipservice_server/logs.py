@@ -13,7 +13,12 @@ class _OneLine(logging.Formatter):
     """No text from outside can end a line of the log or steer a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", super().format(record))
+        return visible(super().format(record))
+
+
+def visible(text: str) -> str:
+    """*text* with its control characters, all but line ends, as escapes."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def set_up_logging(level: str) -> None:

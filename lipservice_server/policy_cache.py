@@ -2,12 +2,14 @@
 What `GET /api/v1/policies/active` answers, rendered once and kept in every worker.
 
 A service's entry is its active version with what belongs to the service laid over it: the mode,
-the pins, and the fleet's `max_logs_per_minute`. Of the last, each instance gets its share; the
-rendered body is kept in two halves, so that a share costs one join, and shares are rounded down to
-two digits, so that bodies and ETags stay few and do not flutter.
+the pins, the boosts that run, and the fleet's `max_logs_per_minute`. Of the last, each instance
+gets its share; the rendered body is kept in parts, so that a share costs one join, and shares are
+rounded down to two digits, so that bodies and ETags stay few and do not flutter.
 
 No request waits for the database while an entry is there: the watcher replaces entries in the
-background, and old ones are served for as long as the database is away.
+background, and old ones are served for as long as the database is away. A boost that is over is
+left out by whoever asks first: its end is in the entry, so that every worker keeps to it with no
+write and no look at the database, and an entry out of an old snapshot does too.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 from lipservice_server.db import Row
@@ -67,7 +71,11 @@ class Entry:
     limit: int | None
     head: bytes
     tail: bytes
+    #: What follows: the boosts that run.
+    boosts: bytes
     tag: str
+    #: Unix time at which the first of the boosts ends; infinite: none runs.
+    ends_at: float
     shares: Mapping[str, int] = field(default_factory=dict)
     bodies: OrderedDict[int | None, Body] = field(default_factory=OrderedDict)
     #: Share of an instance that has not reported yet.
@@ -76,7 +84,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes, about, that the entry holds."""
-        return 3 * (len(self.head) + len(self.tail)) + 2_000
+        return 3 * (len(self.head) + len(self.tail) + len(self.boosts)) + 2_000
 
     def body(self, instance_id: str | None) -> Body:
         """The answer for one instance."""
@@ -84,12 +92,25 @@ class Entry:
         body = self.bodies.get(share)
         return self._render(share) if body is None else body
 
+    def without_ended(self, now: float) -> Entry:
+        """The entry from *now* on; the policy in it is not rendered again."""
+        left = [boost for boost in self.document["boosts"] if _moment(boost["until"]) > now]
+        boosts = _render_boosts(left)
+        return replace(
+            self,
+            document={**self.document, "boosts": left},
+            boosts=boosts,
+            tag=_tag(self.head, self.tail, boosts),
+            ends_at=_first_end(left),
+            bodies=OrderedDict(),
+        )
+
     def _share(self, instance_id: str) -> int | None:
         return None if self.limit is None else self.shares.get(instance_id, self.newcomer)
 
     def _render(self, share: int | None) -> Body:
         number = b"null" if share is None else str(share).encode()
-        plain = self.head + number + self.tail
+        plain = self.head + number + self.tail + self.boosts
         worth = len(plain) >= _WORTH_COMPRESSING
         gzipped = gzip.compress(plain, 6, mtime=0) if worth else None
         etag = f'W/"{self.tag}-{number.decode()}"'
@@ -130,8 +151,10 @@ class PolicyCache:
     def peek(self, key: ServiceKey) -> Entry | None:
         """The entry in memory, or None where the database would have to be asked."""
         entry = self._entries.get(key)
-        if entry is None and key in self._unknown:
-            return self._default
+        if entry is None:
+            return self._default if key in self._unknown else None
+        if entry.ends_at < math.inf and entry.ends_at <= self._clock():
+            return self._end_boosts(key, entry)
         return entry
 
     def load(self, key: ServiceKey) -> Entry:
@@ -148,8 +171,7 @@ class PolicyCache:
 
     def refresh(self, key: ServiceKey) -> Entry:
         """Read one service anew."""
-        team_id, name = key
-        found = read_service(self._store, team_id, name)
+        found = self.read(key)
         if found is None:
             self._forget(key)
             return self._default
@@ -158,6 +180,19 @@ class PolicyCache:
         self._deal(entry)
         self._put(key, entry)
         return entry
+
+    def read(self, key: ServiceKey) -> tuple[int, dict[str, Any], int | None] | None:
+        """A service's id, its document and its limit, as the store has them now."""
+        store, (team_id, name) = self._store, key
+        service = store.services.find(team_id, name)
+        if service is None:
+            return None
+        active = store.policies.active(team_id, name)
+        pins = store.patterns.overrides(team_id, name)
+        boosts = boost_lines(store.boosts.running(team_id, name, now=self._clock()))
+        document = default_document() if active is None else active["document"]
+        laid = lay_over(document, service, pins) | ({"boosts": boosts} if boosts else {})
+        return service["id"], laid, service["max_logs_per_minute"]
 
     def put(self, key: ServiceKey, entry: Entry) -> None:
         """Keep an entry that came from the snapshot."""
@@ -174,6 +209,14 @@ class PolicyCache:
             entries = [entry for entry in self._entries.values() if entry.limit is not None]
         for entry in entries:
             self._deal(entry)
+
+    def _end_boosts(self, key: ServiceKey, entry: Entry) -> Entry:
+        fresh = entry.without_ended(self._clock())
+        with self._lock:
+            if self._entries.get(key) is entry:  # what was read anew meanwhile stays
+                self._entries[key] = fresh
+                self._bytes += fresh.size - entry.size
+        return fresh
 
     def _deal(self, entry: Entry) -> None:
         if entry.limit is None or entry.service_id is None:
@@ -199,19 +242,6 @@ class PolicyCache:
             self._unknown[key] = None
             if len(self._unknown) > _MOST_UNKNOWN:
                 self._unknown.popitem(last=False)
-
-
-def read_service(
-    store: Store, team_id: int, name: str
-) -> tuple[int, dict[str, Any], int | None] | None:
-    """A service's id, the document to serve for it, and its limit; None where there is none."""
-    service = store.services.find(team_id, name)
-    if service is None:
-        return None
-    active = store.policies.active(team_id, name)
-    pins = store.patterns.overrides(team_id, name)
-    document = default_document() if active is None else active["document"]
-    return service["id"], lay_over(document, service, pins), service["max_logs_per_minute"]
 
 
 def default_document() -> dict[str, Any]:
@@ -242,24 +272,70 @@ def lay_over(document: Mapping[str, Any], service: Row, pins: list[Row]) -> dict
     return {**laid, "protected": protected} if protected else laid
 
 
+def boost_lines(running: Iterable[Row]) -> list[dict[str, Any]]:
+    """
+    Boosts as the document has them, one for each of what is boosted.
+
+    Of several with the same selectors the one that ends last is served: an instance need not know
+    what to make of two, and a short one cannot cut a long one off.
+    """
+    ends: dict[tuple[str | None, ...], int] = {}
+    for row in running:
+        of = (row["signature"], row["severity"], row["logger"])
+        ends[of] = max(row["until"], ends.get(of, 0))
+    return [
+        {"signature": signature, "severity": severity, "logger": logger, "until": _iso(until)}
+        for (signature, severity, logger), until in ends.items()
+    ]
+
+
 def make_entry(service_id: int | None, document: Mapping[str, Any], limit: int | None) -> Entry:
     """Render a document once; the promised fields come first, as they are documented."""
+    running = document.get("boosts") or []
     ordered = {name: document[name] for name in _FIRST} | dict(document)
+    ordered.pop("boosts", None)
     ordered["max_logs_per_minute"] = _MARK
     text = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()
     name = b'"max_logs_per_minute":'
     head, tail = text.split(name + str(_MARK).encode(), 1)
-    digest = hashlib.sha256(text).hexdigest()[:20]
+    head, tail, boosts = head + name, tail[:-1], _render_boosts(running)
     return Entry(
         service_id=service_id,
         version=int(document.get("version") or 0),
         document=dict(document),
         limit=limit,
-        head=head + name,
+        head=head,
         tail=tail,
-        tag=digest,
+        boosts=boosts,
+        tag=_tag(head, tail, boosts),
+        ends_at=_first_end(running),
         newcomer=limit,
     )
+
+
+def _render_boosts(boosts: list[dict[str, Any]]) -> bytes:
+    """The last member of the document, where there are any, and the document's end."""
+    if not boosts:
+        return b"}"
+    text = json.dumps(boosts, ensure_ascii=False, separators=(",", ":"))
+    return b',"boosts":' + text.encode() + b"}"
+
+
+def _tag(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:20]
+
+
+def _first_end(boosts: list[dict[str, Any]]) -> float:
+    return min((_moment(boost["until"]) for boost in boosts), default=math.inf)
+
+
+def _iso(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
+def _moment(text: str) -> float:
+    # Not fromisoformat, which knows no Z before Python 3.11.
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").timestamp()
 
 
 def deal(limit: int, volumes: Mapping[str, float]) -> dict[str, int]:

@@ -22,7 +22,7 @@ from lipservice_server import migrations
 from lipservice_server.auth import KeyRing
 from lipservice_server.config import Settings
 from lipservice_server.errors import DatabaseAwayError
-from lipservice_server.policy_cache import PolicyCache, make_entry, read_service
+from lipservice_server.policy_cache import PolicyCache, make_entry
 from lipservice_server.secret import check_fingerprint
 from lipservice_server.snapshot import Snapshot, read_snapshot, write_snapshot
 from lipservice_server.store import Store
@@ -179,10 +179,11 @@ class Watcher:
         for service in self._store.services.every():
             if service["active_version"] is None:
                 continue
-            found = read_service(self._store, service["team_id"], service["name"])
+            found = self._cache.read((service["team_id"], service["name"]))
             if found is None:
                 continue
-            size += 40 * len(found[1]["pattern_rates"]) + 2_000
+            rates, boosts = found[1]["pattern_rates"], found[1].get("boosts", ())
+            size += 40 * len(rates) + 200 * len(boosts) + 2_000
             if size > self._settings.cache_bytes:
                 break
             policies.append((service["team_id"], service["name"], *found))

@@ -10,6 +10,7 @@ from flask import Blueprint, Flask, Response
 from lipservice_server import metrics
 from lipservice_server.api import schemas
 from lipservice_server.api.active import FrontDoor, add_active
+from lipservice_server.api.boosts import add_boosts
 from lipservice_server.api.openapi import make_openapi
 from lipservice_server.api.patterns import add_patterns
 from lipservice_server.api.policies import add_policies
@@ -30,6 +31,7 @@ def add_api(app: Flask, runtime: Runtime) -> list[Endpoint]:
     add_active(api)
     add_policies(api)
     add_patterns(api)
+    add_boosts(api)
     add_services(api)
     add_teams(api)
     state = Api(runtime, Blueprint("state", __name__))

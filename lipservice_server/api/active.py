@@ -94,7 +94,7 @@ def add_active(api: Api) -> None:
             scopes=_SCOPES,
             query=schemas.ActiveQuery,
             body=None,
-            answer=schemas.PolicyDocument,
+            answer=schemas.ActivePolicy,
             status=200,
             whole_team=False,
         ),

@@ -178,6 +178,21 @@ class PolicyDocument(Answer):
     created_at: str | None = None
 
 
+class ServedBoost(Answer):
+    """Kept whole until a time (UTC, whole seconds); all three selectors null: the whole service."""
+
+    signature: str | None
+    severity: str | None
+    logger: str | None
+    until: str
+
+
+class ActivePolicy(PolicyDocument):
+    """The policy document as it is served, with what is kept whole for a while."""
+
+    boosts: list[ServedBoost] = []
+
+
 class ActiveQuery(Strict):
     """Whose policy."""
 
@@ -420,6 +435,65 @@ class Pins(Answer):
     """Decisions by hand, the newest first."""
 
     pins: list[PinLine]
+
+
+# -- boosts ---------------------------------------------------------------------------------------
+
+
+class NewBoost(Strict):
+    """What to keep whole, and for how long; with no selector, the whole service."""
+
+    service_name: ServiceName | None = None
+    #: A signature (16 hex digits), a message, or a template that was reported.
+    pattern: (
+        Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+        | None
+    ) = None
+    severity: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] | None = None
+    #: Its children are meant with it.
+    logger: (
+        Annotated[
+            str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+        ]
+        | None
+    ) = None
+    minutes: Annotated[float, Field(gt=0, le=1440)] = 10.0
+    reason: Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")] = ""
+
+
+class BoostLine(Answer):
+    """A boost that runs or has ended."""
+
+    id: int
+    service_name: str
+    signature: str | None
+    severity: str | None
+    logger: str | None
+    #: Of the signature; null: no instance has reported it.
+    template: str | None
+    #: As they were asked for.
+    minutes: float
+    reason: str
+    created_at: datetime
+    created_by: str
+    #: When it ends, or has ended.
+    until: datetime
+    #: Who ended it early; null: nobody did.
+    ended_by: str | None
+
+
+class Boosts(Answer):
+    """Boosts, the newest first."""
+
+    boosts: list[BoostLine]
+
+
+class BoostsQuery(ServiceQuery):
+    """A page of those that run, or of those that have ended."""
+
+    ended: bool = False
+    before: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 # -- services, instances, savings -----------------------------------------------------------------

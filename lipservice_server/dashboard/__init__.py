@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from flask import Flask
 
-from lipservice_server.dashboard import assets, explaining, overview, patterns, people, policy
+from lipservice_server.dashboard import (
+    assets,
+    boosts,
+    explaining,
+    overview,
+    patterns,
+    people,
+    policy,
+)
 from lipservice_server.dashboard.pages import Pages
 from lipservice_server.runtime import Runtime
 
@@ -26,6 +34,7 @@ def add_dashboard(app: Flask, runtime: Runtime) -> None:
     people.add_people(pages)
     overview.add_overview(pages)
     patterns.add_patterns(pages)
+    boosts.add_boosts(pages)
     policy.add_policy(pages)
     explaining.add_explaining(pages)
     app.register_blueprint(pages.blueprint)

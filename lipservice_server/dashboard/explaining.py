@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lipservice.severity import SEVERITIES
 from lipservice.signature import compute_signature, compute_template
+from lipservice_server.dashboard.boosts import running_of
 from lipservice_server.dashboard.patterns import active_policy
 from lipservice_server.dashboard.sentences import decide, why_rate
 from lipservice_server.db import Row
@@ -41,6 +42,7 @@ def _explain(visit: Visit, asked: str, severity: str) -> dict[str, Any]:
     else:
         signature, template = compute_signature(asked), compute_template(asked)
     policy, details = active_policy(visit)
+    boosts = running_of(visit, visit.name)
     try:
         row = visit.store.patterns.get(visit.team_id, visit.name, signature)
     except NotFoundError:
@@ -48,14 +50,16 @@ def _explain(visit: Visit, asked: str, severity: str) -> dict[str, Any]:
             "signature": signature,
             "template": template,
             "row": None,
-            "steps": decide(_unknown(signature, template, severity), policy, severity or "INFO"),
+            "steps": decide(
+                _unknown(signature, template, severity), policy, severity or "INFO", boosts
+            ),
         }
     return {
         "signature": signature,
         "template": row["template"],
         "row": row,
         "why": why_rate(row, policy, details),
-        "steps": decide(row, policy, severity or row["severity"]),
+        "steps": decide(row, policy, severity or row["severity"], boosts),
         "policy": policy,
         **_lately(visit, row, policy),
     }

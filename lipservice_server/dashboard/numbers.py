@@ -93,6 +93,14 @@ def age(seconds: float) -> str:
     return "just now"
 
 
+def left(seconds: float) -> str:
+    """How long until then, rounded up to the minute."""
+    minutes = max(1, math.ceil(seconds / 60))
+    if minutes < 100:
+        return f"{plural(minutes, 'minute')} left"
+    return f"{minutes // 60} h {minutes % 60} min left"
+
+
 def plural(number: float, one: str, many: str | None = None) -> str:
     """A count and its noun."""
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
@@ -134,6 +142,7 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "day": day,
     "hour": hour,
     "age": age,
+    "left": left,
     "plural": plural,
     "spark": spark,
 }

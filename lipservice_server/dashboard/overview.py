@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
+from lipservice_server.dashboard.boosts import running_of
 from lipservice_server.db import Row
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def add_overview(pages: Pages) -> None:
             totals=_sum(points),
             today=today,
             money=money_of(visit, name),
+            boosts=running_of(visit, name),
             live=visit.overview.live_instances(visit.team_id, name, now=visit.now),
             by_service=[] if name else _by_service(visit, since),
             **_lately(visit, name),

@@ -12,6 +12,8 @@ from lipservice.families import merge_families
 from lipservice.policy import SamplingPolicy
 from lipservice.severity import SEVERITIES, severity_name
 from lipservice_server.api.schemas import Pin, Signature
+from lipservice_server.boosts import covers
+from lipservice_server.dashboard.boosts import SIGNATURE, running_of
 from lipservice_server.dashboard.numbers import share
 from lipservice_server.dashboard.outcomes import read_policy
 from lipservice_server.dashboard.overview import risers_of
@@ -182,6 +184,12 @@ def _add_one(pages: Pages) -> None:
             step=step,
             points=points[row["signature"]],
             siblings=_siblings(visit, row),
+            boosts=[
+                boost
+                for boost in running_of(visit, visit.name)
+                if covers(boost, row["signature"], severity_name(row["severity"]))
+            ],
+            boostable=SIGNATURE.fullmatch(row["signature"]) is not None,
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lipservice.importance import builtin_importance, importance_reason
 from lipservice.policy import SamplingPolicy
 from lipservice.severity import PROTECTED_SEVERITIES, severity_name
+from lipservice_server.boosts import covers, of_what
 from lipservice_server.dashboard import numbers
 from lipservice_server.dashboard.outcomes import Comparison
 from lipservice_server.db import Row
@@ -55,13 +56,16 @@ def why_rate(row: Row, policy: SamplingPolicy | None, details: Mapping[str, Any]
     return f"{earned[:1].upper()}{earned[1:]}: importance {importance:.2g}, {why.rstrip('.')}."
 
 
-def decide(row: Row, policy: SamplingPolicy | None, severity: str) -> list[Step]:
-    """How a record of the pattern *row* at *severity* is decided, step by step."""
+def decide(
+    row: Row, policy: SamplingPolicy | None, severity: str, boosts: Sequence[Row] = ()
+) -> list[Step]:
+    """How a record of *row* at *severity* is decided, step by step, while *boosts* run."""
     rules = policy or SamplingPolicy()
     errors = severity in PROTECTED_SEVERITIES
     word = rules.protects(row["template"])
     rate = rules.rate_for(row["signature"], severity)
-    decided = errors or word
+    kept_for_now = [boost for boost in boosts if covers(boost, row["signature"], severity)]
+    decided = bool(errors or word or kept_for_now)
     steps = [
         Step("Errors", "ERROR and above is always kept." if errors
              else f"{severity} is below ERROR: go on.", errors),
@@ -72,6 +76,9 @@ def decide(row: Row, policy: SamplingPolicy | None, severity: str) -> list[Step]
              "template: go on.", word and not errors),
         Step("Rate", _rate_step(row, rules, severity, rate), not decided),
     ]  # fmt: skip
+    if boosts:
+        decides = bool(kept_for_now) and not (errors or word)
+        steps.insert(-1, Step("Full fidelity", _boost_step(boosts, kept_for_now), decides))
     if rules.mode == "shadow":
         steps.append(
             Step("Shadow mode", "Nothing is dropped: what would be is only counted.", not decided)
@@ -104,6 +111,16 @@ def achieved(expected: float | None, reached: float | None) -> str:
 
 def _because(row: Row) -> str:
     return f" (“{row['pin_reason']}”)" if row["pin_reason"] else ""
+
+
+def _boost_step(boosts: Sequence[Row], kept_for_now: Sequence[Row]) -> str:
+    if kept_for_now:
+        last = max(kept_for_now, key=lambda boost: float(boost["until"]))
+        return f"Everything of {of_what(last)} is kept until {numbers.moment(last['until'])}."
+    loggers = ", ".join(of_what(boost) for boost in boosts if boost["logger"] is not None)
+    if loggers:
+        return f"Everything of {loggers} is kept for a while; for records of others: go on."
+    return "What is kept whole for a while is something else: go on."
 
 
 def _rate_step(row: Row, policy: SamplingPolicy, severity: str, rate: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from lipservice_server.db import Database
 from lipservice_server.store.audit import Audit
+from lipservice_server.store.boosts import Boosts
 from lipservice_server.store.instances import Instances
 from lipservice_server.store.keys import Keys
 from lipservice_server.store.leases import Leases
@@ -37,6 +38,7 @@ class Store:
         self.reports = Reports(db, self.services)
         self.patterns = Patterns(db, self.services)
         self.policies = Policies(db, self.services)
+        self.boosts = Boosts(db, self.services)
         self.instances = Instances(db, self.services)
         self.savings = Savings(db, self.services)
         self.rollups = Rollups(db)

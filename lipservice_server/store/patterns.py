@@ -102,6 +102,26 @@ class Patterns:
             raise NotFoundError(f"there is no pattern {signature!r:.70} in this service")
         return _read(row)
 
+    def with_template(self, team_id: int, service_name: str, template: str) -> str:
+        """
+        The signature of the pattern whose template this is.
+
+        Raises:
+            NotFoundError: The service has no such pattern.
+            ConflictError: It has several.
+        """
+        service = self._services.require(team_id, service_name)
+        rows = self._db.rows(
+            "SELECT signature FROM pattern WHERE service_id = ? AND template = ? LIMIT 2",
+            service["id"],
+            template,
+        )
+        if not rows:
+            raise NotFoundError("no pattern of this service has this template: give a message")
+        if len(rows) > 1:
+            raise ConflictError("several patterns have this template: give a signature")
+        return str(rows[0]["signature"])
+
     def volumes(
         self,
         team_id: int,

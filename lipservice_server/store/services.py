@@ -31,6 +31,7 @@ _TABLES: Final = (
     "policy",
     "override",
     "rising",
+    "boost",
 )
 
 
