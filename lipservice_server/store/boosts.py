@@ -128,11 +128,8 @@ class Boosts:
                 math.ceil(now + 60.0 * minutes),
             )
             row = self.get(team_id, boost_id)
-            detail = _detail(row) | {
-                "minutes": minutes,
-                "until": _iso(row["until"]),
-                "reason": reason,
-            }
+            detail = _detail(row) | {"minutes": minutes, "until": _iso(row["until"])}
+            detail |= {"reason": reason} if reason else {}
             self._note(team_id, row, "boost.begin", detail, actor, now)
             return row
 
@@ -166,8 +163,8 @@ class Boosts:
             )
             if ended:
                 detail = _detail(before) | {
-                    "before": {"until": _iso(before["until"])},
-                    "after": {"until": _iso(now)},
+                    "was_to_end": _iso(before["until"]),
+                    "ended": _iso(now),
                 }
                 self._note(team_id, before, "boost.end", detail, actor, now)
             return self.get(team_id, boost_id)

@@ -201,6 +201,10 @@ def state(home):
     ]
 
 
+def boosts(home):
+    return runtime_of(home[0]).store.db.rows("SELECT * FROM boost")
+
+
 @pytest.mark.parametrize("name", sorted(RAW))
 def test_a_bad_report_is_refused_with_a_reason_and_changes_nothing(home, name):
     before = state(home)
@@ -294,6 +298,43 @@ def test_a_bad_query_for_the_policy_is_refused(home, query):
                 "patterns": [{"signature": "a", "count": 1}, {"signature": "a", "count": 1}],
             },
         ),
+        *(
+            ("POST", "/api/v1/boosts?service_name=shop", body)
+            for body in (
+                {"minutes": 0},
+                {"minutes": -1},
+                {"minutes": 1440.001},
+                {"minutes": "10"},
+                {"minutes": True},
+                {"minutes": None},
+                {"severity": "debug"},
+                {"severity": "LOUD"},
+                {"severity": 10},
+                {"logger": ""},
+                {"logger": "a\nb"},
+                {"logger": "x" * 201},
+                {"logger": "shop", "severity": "DEBUG"},
+                {"logger": "shop", "pattern": "user 1 gone"},
+                {"pattern": ""},
+                {"pattern": "a\x00b"},
+                {"pattern": "x" * 4097},
+                {"pattern": ["a"]},
+                {"pattern": "never reported <*> here"},
+                {"reason": "x" * 501},
+                {"reason": None},
+                {"signature": f"{1:016x}"},
+                {"until": "2026-01-01T00:00:00Z"},
+                {"service_name": "other"},
+            )
+        ),
+        ("POST", "/api/v1/boosts?service_name=nobody", {}),
+        ("GET", "/api/v1/boosts?limit=201", None),
+        ("GET", "/api/v1/boosts?before=0", None),
+        ("GET", "/api/v1/boosts?ended=maybe", None),
+        ("GET", "/api/v1/boosts?service_name=nobody", None),
+        ("DELETE", "/api/v1/boosts/99999999999999999999", None),
+        ("DELETE", "/api/v1/boosts/0", None),
+        ("DELETE", "/api/v1/boosts/x", None),
         ("POST", "/api/v1/policies?service_name=shop", {"sampling_rate": 2}),
         (
             "POST",
@@ -305,12 +346,14 @@ def test_a_bad_query_for_the_policy_is_refused(home, query):
 def test_bad_administration_is_refused(home, method, path, body):
     app, key = home
     send(home, json.dumps(a_report(1)).encode())
+    before = boosts(home)
     kwargs = {} if body is None else {"json": body}
     answer = app.test_client().open(
         path, method=method, headers={"Authorization": f"Bearer {key}"}, **kwargs
     )
     assert answer.status_code in (404, 422), answer.text
     assert answer.json["error"]["message"]
+    assert boosts(home) == before
 
 
 def test_unknown_paths_and_methods_are_told_in_the_same_form(home):

@@ -14,9 +14,11 @@ import pytest
 import requests
 
 from lipservice.exceptions import ConfigurationError
+from lipservice.signature import compute_signature
 from lipservice_server.cli import main
 from lipservice_server.config import Settings, load_settings, table
 from lipservice_server.logs import _OneLine
+from lipservice_server.runtime import make_runtime
 from tests.server.harness import a_report, free_port, wait_for
 
 
@@ -58,6 +60,64 @@ def test_teams_generate_prune_migrate(run):
     assert (status, "no service" in err) == (1, True)
     assert "report ids" in run("prune")[1]
     assert "0 step(s)" in run("migrate")[1]
+
+
+def test_boosts_are_added_listed_and_ended(run, tmp_path, database_url):
+    run("teams", "create", "default")
+    runtime = make_runtime(Settings(data_dir=str(tmp_path / "data"), database_url=database_url))
+    team_id = runtime.store.teams.named("default")["id"]
+    runtime.store.services.ensure(team_id, "shop", now=runtime.clock())
+    runtime.store.db.close()
+    status, out, _ = run(
+        "boosts", "add", "shop", "--severity", "debug", "--reason", "a\nb \x1b[31m"
+    )
+    assert (status, "severity DEBUG is kept until" in out, "300 s" in out) == (0, True, True)
+    _, out, _ = run("boosts", "add", "shop", "--pattern", "user 5 gone", "--minutes", "1440")
+    assert f"pattern {compute_signature('user 5 gone')}" in out
+    assert "No instance has reported" in out
+    status, out, _ = run("boosts", "list", "shop")
+    lines = out.splitlines()
+    assert (status, len(lines)) == (0, 2)
+    assert lines[1].endswith("shop: severity DEBUG  by command line: a b \\x1b[31m")
+    number = lines[1].split()[0]
+    assert run("boosts", "end", number)[0] == 0
+    assert len(run("boosts", "list")[1].splitlines()) == 1
+    assert "ended by command line" in run("boosts", "list", "--ended")[1]
+    for wrong, said in (
+        (("add", "nobody"), "no service"),
+        (("add", "shop", "--team", "nobody"), "no team"),
+        (("add", "shop", "--pattern", "never <*> reported"), "no pattern"),
+        (("list", "nobody"), "no service"),
+        (("end", "999"), "no boost 999"),
+    ):
+        status, _, err = run("boosts", *wrong)
+        assert (status, said in err, err.count("\n")) == (1, True, 1), wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("add", "shop", "--minutes", "0"), "--minutes: "),
+        (("add", "shop", "--minutes", "nan"), "--minutes: "),
+        (("add", "shop", "--minutes", "1441"), "--minutes: "),
+        (("add", "shop", "--minutes", "x"), "--minutes: "),
+        (("add", "shop", "--severity", "loud"), "--severity: "),
+        (("add", "shop", "--logger", ""), "--logger: "),
+        (("add", "shop", "--logger", "a", "--severity", "INFO"), "not both"),
+        (("add", "shop", "--pattern", "\udcff"), "--pattern: "),
+        (("add", "shop", "--reason", "x" * 501), "--reason: "),
+        (("end", "-1"), "id: "),
+        (("end", "9" * 30), "id: "),
+    ],
+)
+def test_a_boost_that_is_wrongly_asked_for_is_refused_in_a_line(
+    monkeypatch, tmp_path, capsys, arguments, said
+):
+    monkeypatch.setenv("LIPSERVICE_DATA_DIR", str(tmp_path))
+    with pytest.raises(SystemExit) as caught:
+        main(["boosts", *arguments])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert (caught.value.code, said in last, "Traceback" in last) == (2, True, False), last
 
 
 def test_a_backup_is_whole_and_never_overwrites(run, database_url, tmp_path):

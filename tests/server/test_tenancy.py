@@ -33,6 +33,9 @@ ROUTES = {
     ("GET", "/api/v1/pins"): ("read", None),
     ("PUT", "/api/v1/patterns/0000000000000000/pin"): ("admin", {"rate": 0.5}),
     ("DELETE", "/api/v1/patterns/0000000000000000/pin"): ("admin", None),
+    ("GET", "/api/v1/boosts"): ("read", None),
+    ("POST", "/api/v1/boosts"): ("admin", {"minutes": 1, "reason": "did thing 1"}),
+    ("DELETE", "/api/v1/boosts/1"): ("admin", None),
     ("GET", "/api/v1/services"): ("read", None),
     ("GET", "/api/v1/service"): ("read", None),
     ("PATCH", "/api/v1/service"): ("admin", {"mode": "shadow"}),
@@ -86,11 +89,13 @@ def test_every_route_of_the_server_is_in_this_matrix(tmp_path):
 
 @pytest.fixture
 def full(app):
-    """Team a with a service, patterns, a policy and a pin; callers of it and of another team."""
+    """Team a with a service, patterns, a policy, a pin and a boost."""
     admin = Caller(app, make_team(app, "a"))
     admin.post("/api/v1/patterns/report", json=a_report(2))
     admin("PUT", f"/api/v1/patterns/{1:016x}/pin?service_name=shop", json={"rate": 0.125})
     assert admin.post("/api/v1/policies/generate", json={"service_name": "shop"}).status_code == 200
+    boost = {"service_name": "shop", "reason": "did thing 1"}
+    assert admin.post("/api/v1/boosts", json=boost).json["id"] == 1
     return admin
 
 
@@ -143,7 +148,8 @@ def test_a_weaker_scope_is_forbidden(app, full, caller):
 def test_another_teams_things_are_as_if_they_were_not_there(app, full, caller):
     """404 for what is named, its own emptiness for what is not, and nothing of team a in any answer."""
     other = caller("b")
-    before = full.get("/api/v1/patterns?service_name=shop").json
+    seen = ("/api/v1/patterns?service_name=shop", "/api/v1/boosts?service_name=shop")
+    before = [full.get(path).json for path in seen]
     for method, path in sorted(ROUTES):
         body = ROUTES[method, path][1]
         answer = other(method, url_of(method, path), json=body)
@@ -154,7 +160,7 @@ def test_another_teams_things_are_as_if_they_were_not_there(app, full, caller):
         for secret in ("0.125", full.key.split("_")[2], "did thing 1"):
             assert secret not in answer.text, (method, path)
         other("DELETE", "/api/v1/service?service_name=shop")
-    assert full.get("/api/v1/patterns?service_name=shop").json == before
+    assert [full.get(path).json for path in seen] == before
 
 
 def test_the_policy_of_another_teams_service_is_that_of_a_name_nobody_has(app, full, caller):
