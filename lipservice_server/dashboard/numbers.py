@@ -94,8 +94,8 @@ def age(seconds: float) -> str:
 
 
 def left(seconds: float) -> str:
-    """How long until then, rounded up to the minute."""
-    minutes = max(1, math.ceil(seconds / 60))
+    """How long until then, to the nearest minute."""
+    minutes = max(1, round(seconds / 60))
     if minutes < 100:
         return f"{plural(minutes, 'minute')} left"
     return f"{minutes // 60} h {minutes % 60} min left"

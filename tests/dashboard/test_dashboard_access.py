@@ -212,6 +212,8 @@ def test_signing_in_again_makes_another_session_and_ends_the_first(app, person, 
 FORMS = {
     "pattern/pin": {"service": "shop", "signature": f"{1:016x}", "rate": "5"},
     "pattern/release": {"service": "shop", "signature": f"{2:016x}"},
+    "boost/begin": {"service": "shop", "signature": f"{1:016x}", "minutes": "10"},
+    "boost/end": {"service": "shop", "boost": "1"},
     "policy/generate": {"service": "shop", "target": "10"},
     "policy/activate": {"service": "shop", "version": "2"},
     "policy/reject": {"service": "shop", "version": "2"},
@@ -235,12 +237,13 @@ def full(app, person):
         )
     person.post("policy/activate", {"service": "shop", "version": "1"})
     person.post("pattern/pin", {**FORMS["pattern/release"], "rate": "7"})
+    person.post("boost/begin", {"service": "shop", "minutes": "10"})
     return person
 
 
 def state(app):
     db = runtime_of(app).store.db
-    tables = ("api_key", "service", "policy", "override", "audit")
+    tables = ("api_key", "service", "policy", "override", "boost", "audit")
     return [db.rows(f"SELECT * FROM {table}") for table in tables]
 
 
@@ -291,7 +294,7 @@ def test_every_form_works_and_is_audited_under_the_key(app, full, key):
     actions = {line["action"]: line["actor"] for line in store.audit.page(team_id, limit=200)}
     actor = f"key {key.split('_')[2]}"
     for action in (
-        "pattern.pin", "pattern.release", "policy.create", "policy.activate", "policy.reject",
+        "pattern.pin", "pattern.release", "boost.begin", "boost.end", "policy.create", "policy.activate", "policy.reject",
         "service.update", "key.rotate", "key.revoke",
     ):  # fmt: skip
         assert actions[action] == actor, action
@@ -337,7 +340,8 @@ def test_a_key_of_one_service_sees_that_service_only(app, person, key):
     for path in ("keys", "audit", "keys/ask?key=1"):
         assert bound.get(path).status_code == 403
     assert bound.post("keys/make", FORMS["keys/make"]).status_code == 403
-    assert bound.post("pattern/pin", FORMS["pattern/pin"]).status_code == 404
+    for path in ("pattern/pin", "boost/begin", "boost/end"):
+        assert bound.post(path, FORMS[path]).status_code == 404
 
 
 def test_after_signing_in_one_comes_back_to_a_page_of_ours_only(app, person, key):

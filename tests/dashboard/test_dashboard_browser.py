@@ -140,6 +140,33 @@ def test_protect_and_let_go(visitor, shop):
     visitor.wait("return document.querySelector('.notice')?.innerText.includes('Let go')")
 
 
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 375)])
+def test_everything_is_kept_for_a_while_by_keyboard_and_ended(
+    visitor, shop, axe_source, scheme, width
+):
+    visitor.axe = axe_source
+    visitor.emulate(scheme=scheme, width=width)
+    signature = signature_of("stock of sku <*> is below <*>")
+    visitor.open(f"{shop.base}pattern?service=checkout&signature={signature}")
+    tab_to(visitor, "Minutes")
+    press(visitor, Keys.CONTROL, "a")
+    press(visitor, "25", Keys.ENTER)
+    visitor.wait("return document.querySelector('.boosts')")
+    assert "25 minutes left" in visitor.text()
+    visitor.open(f"{shop.base}?service=checkout")
+    tab_to(visitor, "Or only of the logger, with its children")
+    press(visitor, "shop." + "x" * 150, Keys.ENTER)
+    visitor.wait("return document.querySelectorAll('.boosts li').length === 2")
+    assert visitor.run("return document.documentElement.scrollWidth") <= width
+    assert visitor.violations() == []
+    for left in (1, 0):
+        tab_to(visitor, "End now")
+        press(visitor, Keys.ENTER)
+        visitor.wait(f"return document.querySelectorAll('.boosts li').length === {left}")
+    assert "Ended: the policy decides" in visitor.text()
+    assert visitor.complaints() == []
+
+
 def click(browser, name: str) -> None:
     for element in browser.driver.find_elements("css selector", "button, a"):
         if element.text.strip() == name:
@@ -246,6 +273,11 @@ def test_200_hostile_strings_as_templates_names_and_reasons_run_nothing(visitor,
             json={"rate": 0.5, "reason": VECTORS[number][:500]}, headers=headers,
         )  # fmt: skip
         assert put.ok
+        if number < 80:
+            boost = {"service_name": name, "minutes": 5, "reason": VECTORS[number][:500]}
+            logger = "".join(c for c in VECTORS[number + 1][:200] if c.isprintable())
+            of = {"pattern": f"{number:016x}"} if number % 16 else {"logger": logger}
+            assert requests.post(f"{api}/boosts", json=boost | of, headers=headers, timeout=20).ok
         body = {"name": VECTORS[number + 1][:100], "scopes": ["ingest"]}
         assert requests.post(f"{api}/keys", json=body, headers=headers, timeout=20).ok
     draft = {
@@ -267,7 +299,7 @@ def test_200_hostile_strings_as_templates_names_and_reasons_run_nothing(visitor,
         *(f"patterns?page={page}&{query}" for page in (1, 2, 3, 4)),
         f"?{query}", "", f"changes?{query}", f"policy?{query}", f"policy/version?version=1&{query}",
         f"policy/replay?version=2&{query}", f"policy/compare?from=1&to=2&{query}", f"policy/new?{query}",
-        f"instances?{query}", "keys", "keys/ask?key=9", "audit", "audit?kind=key.",
+        f"instances?{query}", "keys", "keys/ask?key=9", "audit", "audit?kind=key.", "audit?kind=boost.",
         *(f"pattern?signature={number:016x}&{query}" for number in range(0, 200, 25)),
         *(f"explain?q={requests.compat.quote(VECTORS[number])}&{query}" for number in range(0, 200, 25)),
         *(f"patterns?q={requests.compat.quote(VECTORS[number])}&{query}" for number in range(0, 200, 25)),

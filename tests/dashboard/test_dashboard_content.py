@@ -96,6 +96,56 @@ def test_the_step_that_decides_is_the_one_that_the_command_line_names(message, s
         assert numbers.share(told.rate) in decides.text
 
 
+def a_boost(**fields):
+    return {"signature": None, "severity": None, "logger": None, "until": 1_800_000_060, **fields}
+
+
+@pytest.mark.parametrize(
+    ("boost", "decides", "said"),
+    [
+        (a_boost(), "Full fidelity", "Everything of the whole service is kept until 2027-01-15 08:01 UTC."),
+        (a_boost(signature=f"{1:016x}", severity="INFO"), "Full fidelity", f"pattern {1:016x} at INFO"),
+        (a_boost(severity="INFO"), "Full fidelity", "severity INFO"),
+        (a_boost(severity="DEBUG"), "Rate", "something else: go on."),
+        (a_boost(signature=f"{2:016x}"), "Rate", "something else: go on."),
+        (a_boost(logger="shop.cart"), "Rate", "logger shop.cart is kept for a while; for records of others"),
+    ],
+)  # fmt: skip
+def test_full_fidelity_decides_where_it_covers_the_record(boost, decides, said):
+    steps = sentences.decide(a_row(), POLICY, "INFO", [boost])
+    assert [step.rule for step in steps if step.decides] == [decides]
+    assert said in next(step.text for step in steps if step.rule == "Full fidelity")
+    for row, severity, rule in (
+        (a_row(), "ERROR", "Errors"),
+        (a_row(template="refund <*>"), "INFO", "Protected words"),
+    ):
+        steps = sentences.decide(row, POLICY, severity, [boost])
+        assert [step.rule for step in steps if step.decides] == [rule]
+
+
+def test_full_fidelity_stands_where_the_sampler_decides_about_it():
+    """After the protected words, before the rate: the order that `AdaptiveSampler` keeps to."""
+    policy = replace(POLICY, keep_first=0)
+    sampler = AdaptiveSampler(policy=policy, notices=False)
+    sampler.boost("order 17 paid", minutes=5)
+    signature = compute_signature("order 17 paid")
+    for message, severity in (("order 17 paid", "INFO"), ("order 17 paid", "ERROR"), ("user 5 gone", "INFO")):  # fmt: skip
+        told = sampler.explain(message, severity)
+        row = a_row(signature=compute_signature(message), template=compute_template(message))
+        steps = sentences.decide(row, policy, severity, [a_boost(signature=signature)])
+        rules = {"Errors": "error", "Full fidelity": "boosted", "Rate": "rate"}
+        assert rules[next(step.rule for step in steps if step.decides)] == told.rule
+    sampler.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "1 minute left"), (60, "1 minute left"), (89, "1 minute left"), (1_500.9, "25 minutes left"), (5_940, "99 minutes left"), (6_000, "1 h 40 min left"), (86_400, "24 h 0 min left")],
+)  # fmt: skip
+def test_the_time_left_is_told_to_the_minute(seconds, said):
+    assert numbers.left(seconds) == said
+
+
 def test_expected_and_achieved_are_held_against_each_other():
     assert "as planned" in sentences.achieved(0.92, 0.91)
     assert "12 points short" in sentences.achieved(0.92, 0.80)
@@ -296,6 +346,108 @@ def test_every_page_answers_on_either_database(two_teams, app):
     shown = person.get(f"pattern?service=shop&signature={1:016x}").text
     assert "protected by key" in shown
     assert "&lt;b&gt;" in shown
+
+
+def boosts_on(page):
+    """The lines of full fidelity on a page, as one reads them."""
+    part = re.search(r'<section class="card boosts".*?</section>', page, re.DOTALL)
+    lines = re.findall(r"<li><div>(.*?)</div>", part[0], re.DOTALL) if part else []
+    return [" ".join(re.sub(r"<[^>]+>", " ", line).split()) for line in lines]
+
+
+def end_forms_on(page):
+    """The fields of each form that ends a boost."""
+    forms = re.findall(r'action="/dashboard/boost/end"[^>]*>(.*?)</form>', page, re.DOTALL)
+    return [dict(re.findall(r'name="(\w+)" value="([^"]*)"', form)) for form in forms]
+
+
+def test_boosts_are_begun_shown_and_ended_on_their_pages(two_teams, app, clock):
+    person = Person(app)
+    key = key_in(two_teams, "a")
+    person.sign_in(key)
+    overview, pattern = "?service=shop", f"pattern?service=shop&signature={1:016x}"
+    assert boosts_on(person.get(overview).text) == []
+
+    form = {"service": "shop", "signature": f"{1:016x}", "minutes": "2,6", "reason": "<b>why"}
+    answer = person.post("boost/begin", form)
+    assert (answer.status_code, answer.location.split("/")[-1]) == (303, pattern)
+    page = person.get(pattern).text
+    assert "It holds from the instances&#39; next poll on" in page
+    assert boosts_on(page)[0].startswith(
+        "Everything of this pattern is kept until 2027-01-15 08:02 UTC"
+    )
+    assert "3 minutes left, begun just now by key" in boosts_on(page)[0]
+    assert "&lt;b&gt;why" in boosts_on(page)[0]
+    assert end_forms_on(page)[0]["undo"] == "1", "the notice's, first on the page"
+
+    for fields in ({"severity": "DEBUG"}, {"logger": "shop.cart"}, {}):
+        answer = person.post("boost/begin", {"service": "shop", "minutes": "10", **fields})
+        assert (answer.status_code, answer.location) == (303, "/dashboard/?service=shop")
+    shown = boosts_on(person.get(overview).text)
+    assert [line.split(" is kept")[0] for line in shown] == [
+        "Everything of the whole service",
+        "Everything of the logger shop.cart",
+        "Everything of severity DEBUG",
+        "Everything of a 1",
+    ]
+    assert len(boosts_on(person.get(pattern).text)) == 2, "its own and the whole service's"
+    everywhere = boosts_on(person.get("").text)
+    assert len(everywhere) == 4
+    assert all(line.startswith("shop : Everything of") for line in everywhere)
+    assert "Full fidelity" in person.get(f"explain?service=shop&q={2:016x}").text
+
+    ends = end_forms_on(person.get("").text)
+    answer = person.post("boost/end", ends[0])
+    assert (answer.status_code, answer.location) == (303, "/dashboard/")
+    ends = [form for form in end_forms_on(person.get(pattern).text) if "undo" not in form]
+    assert person.post("boost/end", ends[0]).location.endswith(pattern)
+    assert boosts_on(person.get(pattern).text) == []
+    clock.forward(601)
+    assert boosts_on(person.get(overview).text) == []
+    audit = person.get("audit?kind=boost.").text
+    assert (audit.count("<code>boost.begin</code>"), audit.count("<code>boost.end</code>")) == (
+        4,
+        2,
+    )
+    assert "logger: shop.cart" in audit
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({"minutes": ""}, 422, "minutes"),
+        ({"minutes": "soon"}, 422, "minutes"),
+        ({"minutes": "0"}, 422, "minutes"),
+        ({"minutes": "nan"}, 422, "minutes"),
+        ({"minutes": "1441"}, 422, "minutes"),
+        ({"severity": "LOUD"}, 422, "severity"),
+        ({"logger": "x" * 201}, 422, "logger"),
+        ({"logger": "a", "severity": "INFO"}, 422, "not both"),
+        ({"signature": "abc123"}, 422, "16 hex digits"),
+        ({"reason": "x" * 501}, 422, "reason"),
+        ({"service": ""}, 400, "choose a service"),
+        ({"service": "none"}, 404, "no service"),
+    ],
+)  # fmt: skip
+def test_a_wrong_boost_is_told_and_not_begun(two_teams, app, fields, status, said):
+    person = Person(app)
+    person.sign_in(key_in(two_teams, "a"))
+    answer = person.post("boost/begin", {"service": "shop", "minutes": "10", **fields})
+    assert (answer.status_code, said in answer.text.lower()) == (status, True), answer.text
+    assert two_teams.store.db.rows("SELECT * FROM boost") == []
+    for number in ("", "x", "-1", "9" * 30):
+        assert person.post("boost/end", {"service": "shop", "boost": number}).status_code == 422
+
+
+def test_a_pattern_whose_signature_no_instance_computes_has_no_boost_form(two_teams, app):
+    key = key_in(two_teams, "a")
+    report = a_report(0) | {"service_name": "shop", "patterns": [a_pattern(0, signature="abc123")]}
+    headers = {"Authorization": f"Bearer {key}"}
+    assert app.test_client().post("/api/v1/patterns/report", json=report, headers=headers).status_code == 200  # fmt: skip
+    person = Person(app)
+    person.sign_in(key)
+    assert "boost/begin" not in person.get("pattern?service=shop&signature=abc123").text
+    assert "boost/begin" in person.get(f"pattern?service=shop&signature={1:016x}").text
 
 
 def weigh(session, base, path):
