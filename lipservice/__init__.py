@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from lipservice._version import __version__
 
 if TYPE_CHECKING:
+    from lipservice._settings import boost as boost
     from lipservice._settings import default_sampler as default_sampler
     from lipservice.client import LipServiceClient as LipServiceClient
     from lipservice.configure import configure_adaptive_logging as configure_adaptive_logging
     from lipservice.configure import get_logger as get_logger
     from lipservice.configure import shutdown as shutdown
     from lipservice.decision import Decision as Decision
+    from lipservice.decision import LedgerEntry as LedgerEntry
     from lipservice.decision import Totals as Totals
     from lipservice.exceptions import ConfigurationError as ConfigurationError
     from lipservice.exceptions import LipServiceError as LipServiceError
@@ -51,6 +53,7 @@ _HOMES = {
     "AdaptiveSampler": "lipservice.sampler",
     "ConfigurationError": "lipservice.exceptions",
     "Decision": "lipservice.decision",
+    "LedgerEntry": "lipservice.decision",
     "LipServiceClient": "lipservice.client",
     "LipServiceError": "lipservice.exceptions",
     "LogContext": "lipservice.export",
@@ -71,6 +74,7 @@ _HOMES = {
     "SamplingProcessor": "lipservice.integrations.structlog",
     "SamplingSink": "lipservice.integrations.loguru",
     "Totals": "lipservice.decision",
+    "boost": "lipservice._settings",
     "configure_adaptive_logging": "lipservice.configure",
     "default_sampler": "lipservice._settings",
     "get_logger": "lipservice.configure",

@@ -25,30 +25,39 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from lipservice import _anomaly
 from lipservice._fork import on_fork, reset_if_forked
 from lipservice._throttle import MinuteWindow
-from lipservice.decision import Decision, Explanation, Totals
+from lipservice.call_sites import has_waiting
+from lipservice.decision import Decision, Dropped, Explanation, LedgerEntry, Totals
 from lipservice.exceptions import ConfigurationError
 from lipservice.patterns import (
+    EARLIER,
     KEEP_ALL,
     MAX_STORED_KEY,
     OVERFLOW_SIGNATURE,
     OVERFLOW_TEMPLATE,
+    RETIRED,
     Cell,
     PatternStats,
+    Row,
     SeverityTable,
+    Terms,
     counts_of,
     memory_of,
+    rows_of,
+    running_of,
     shadowed_of,
 )
-from lipservice.policy import SamplingPolicy
+from lipservice.policy import Boost, SamplingPolicy
+from lipservice.scope import watch
 from lipservice.severity import SEVERITIES, severity_name
 from lipservice.signature import (
     compute_signature,
@@ -60,9 +69,15 @@ from lipservice.signature import (
 )
 
 if TYPE_CHECKING:
+    from lipservice.call_sites import CallSite
     from lipservice.scope import RequestScope
 
     Severity = str | int
+
+_Boosts: TypeAlias = tuple[tuple[Boost, float], ...]
+_Answer = TypeVar("_Answer")
+_Where = TypeVar("_Where")
+FindSite: TypeAlias = "Callable[[_Where], CallSite | None]"
 
 #: Cells handled per hold of the lock in background work: well under a millisecond.
 _BATCH: Final = 64
@@ -73,8 +88,12 @@ _LEAST_RATE: Final = 1e-12
 #: Share of the pattern table at which idle patterns have to go, and the share they go down to.
 _CROWDED: Final = 0.9
 _RELIEVED: Final = 0.8
+#: Seconds that a boost may last.
+_LONGEST_BOOST: Final = 24 * 3600.0
 #: Spellings of severities that are remembered.
 _MAX_SPELLINGS: Final = 256
+#: Closed rows that cells share.
+_MAX_CLOSED: Final = 4096
 #: The limit's share that scaled rates aim at; the window guards the rest.
 _AIM: Final = 0.9
 
@@ -98,10 +117,10 @@ def _steady(rate: float) -> float:
     return 1.0 / math.log1p(-rate) if _LEAST_RATE < rate < 1.0 else 0.0
 
 
-def _kept_at(cell: Cell, rate: float, policy: str | None) -> Decision:
+def _kept_at(cell: Cell, rate: float, terms: Terms) -> Decision:
     # Not Decision(...): that goes through a Python-level __new__, at twice the price. Not
     # cell.rate: by now another thread may have applied another policy.
-    return _new_tuple(Decision, (cell.signature, rate, 1.0 / rate, "rate", policy, None))
+    return _new_tuple(Decision, (cell.signature, rate, 1.0 / rate, "rate", terms[0], None))
 
 
 class DecisionEngine:
@@ -115,6 +134,7 @@ class DecisionEngine:
         rng: Source of random numbers.
         clock: Monotonic seconds.
         now: Seconds since the epoch.
+        heals: Whether call sites tell the format strings of finished messages.
     """
 
     def __init__(
@@ -125,20 +145,30 @@ class DecisionEngine:
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        heals: bool = True,
     ) -> None:
         self._max_patterns = max_patterns
+        self._heals = heals
         self._rng = rng if rng is not None else random.Random()
         self._random = self._rng.random
         self._clock = clock
         self._now = now
         self._counts_down = _straight_lines_are_atomic()
         self._policy: SamplingPolicy | None = None
-        self._policy_name: str | None = None
         self._shadow = False
+        # Terms of what no rule has been asked about; equal terms are one object, see _terms_of.
+        self._in_force = Terms(None, "rate")
+        self._terms: dict[Terms, Terms] = {}
+        self._by_rule: dict[str, Terms] = {}
+        self._closed: dict[tuple[Terms, int, int], tuple[Row, ...]] = {}
+        self._recent: tuple[str | None, ...] = (None, EARLIER)
         self._window: MinuteWindow | None = None
-        self._full: dict[tuple[str | None, str | None], float] = {}
-        #: Loggers at full fidelity and until when; empty but for `boost(logger=...)`.
-        self.boosted_loggers: dict[str, float] = {}
+        # Each with its end, in monotonic seconds.
+        self._own_boosts: _Boosts = ()
+        self._policy_boosts: _Boosts = ()
+        self._full: frozenset[tuple[str | None, str | None]] = frozenset()
+        #: Loggers at full fidelity; their records are decided by `decide_boosted`.
+        self.boosted_loggers: frozenset[str] = frozenset()
         self._start_afresh()
         if policy is not None:
             self.apply_policy(policy)
@@ -158,7 +188,9 @@ class DecisionEngine:
             self._learn_spelling(name, name)
         self._size = 0
         self._doubtful = 0
-        self._departed = Totals()
+        self._reentered: list[Cell] = []
+        self._departures = 0
+        self._departed: dict[tuple[str, Terms], Row] = {}
         self._undrained: dict[str, PatternStats] = {}
         self._scale = 1.0
         self._boosted: dict[Cell, float] = {}
@@ -201,6 +233,39 @@ class DecisionEngine:
         except Exception as error:
             return self._decide_in_doubt(self.decide_message, message, severity, error)
 
+    def decide_at(
+        self,
+        message: str,
+        severity: Severity,
+        find_site: FindSite[_Where],
+        where: _Where,
+    ) -> Decision | None:
+        """
+        As `decide_message`, for a message whose call site is known.
+
+        Where the source of the call site tells which format string made the message, that decides
+        (`lipservice.call_sites`). A message that is known to the letter needs no look at it.
+
+        Args:
+            message: The message as people would read it.
+            severity: As of `decide_message`.
+            find_site: Finds the call site; called two frames below this method's caller.
+            where: What *find_site* needs.
+        """
+        try:
+            cell = self._messages[severity].get(message)
+            if cell is None:
+                cell = self._find_at(message, severity, find_site, where)
+            if cell.left > 0:
+                cell.left -= 1
+                return cell.if_dropped
+            if cell.left <= KEEP_ALL:
+                cell.left -= 1
+                return cell.if_kept
+            return self._settle(cell, message)
+        except Exception as error:
+            return self._decide_in_doubt(self.decide_message, message, severity, error)
+
     def decide_format(self, format_string: str, severity: Severity) -> Decision | None:
         """Decide about a %-style format string whose arguments need not be looked at."""
         try:
@@ -218,29 +283,72 @@ class DecisionEngine:
             return self._decide_in_doubt(self.decide_format, format_string, severity, error)
 
     def decide_scoped(
-        self, text: str, severity: Severity, scope: RequestScope, *, is_format: bool
-    ) -> Decision | None:
+        self,
+        text: str,
+        severity: Severity,
+        scope: RequestScope,
+        find_site: FindSite[Any] | None = None,
+        where: Any = None,
+        *,
+        is_format: bool,
+    ) -> Decision | Dropped:
         """
-        As `decide_format` or `decide_message`, with the random number of a request.
+        As `decide_format` or `decide_at`, with the random number of a request.
 
         Where the request draws there is no countdown: such a record is counted under the lock.
         """
         try:
-            tables = self._formats if is_format else self._messages
-            cell = tables[severity].get(text)
+            cell = (self._formats if is_format else self._messages)[severity].get(text)
             if cell is None:
-                find = self._find_format if is_format else self._find_message
-                cell = find(text, severity)
-            rate = cell.rate
-            if cell.retired or cell.rule != "rate" or not _LEAST_RATE < rate < 1.0:
-                return self._decide_alone(cell, None if is_format else text)
-            keep = scope.keeps(cell, rate)
-            if keep is None:
-                return self._decide_alone(cell, None if is_format else text)
-            return self._settle_scoped(cell, None if is_format else text, rate, keep=keep)
+                if find_site is not None and not is_format:
+                    cell = self._find_at(text, severity, find_site, where)
+                else:
+                    find = self._find_format if is_format else self._find_message
+                    cell = find(text, severity)
+            if cell.left <= KEEP_ALL:
+                cell.left -= 1
+                return cast("Decision", cell.if_kept)
+            return self._settle_scoped(cell, None if is_format else text, scope)
         except Exception as error:
-            decide = self.decide_format if is_format else self.decide_message
-            return self._decide_in_doubt(decide, text, severity, error)
+            return self._decide_in_doubt(
+                lambda text, severity: self.decide_scoped(
+                    text, severity, scope, is_format=is_format
+                ),
+                text,
+                severity,
+                error,
+            )
+
+    def decide_boosted(
+        self,
+        text: str,
+        severity: Severity,
+        find_site: FindSite[Any] | None = None,
+        where: Any = None,
+        *,
+        is_format: bool,
+    ) -> Decision:
+        """
+        Keep a record because of the logger that it comes from (`boost(logger=...)`).
+
+        For certain, and known before any draw: its weight is 1.
+        """
+        try:
+            cell = (self._formats if is_format else self._messages)[severity].get(text)
+            if cell is None:
+                if find_site is not None and not is_format:
+                    cell = self._find_at(text, severity, find_site, where)
+                else:
+                    find = self._find_format if is_format else self._find_message
+                    cell = find(text, severity)
+            return self._settle_boosted(cell)
+        except Exception as error:
+            return self._decide_in_doubt(
+                lambda text, severity: self.decide_boosted(text, severity, is_format=is_format),
+                text,
+                severity,
+                error,
+            )
 
     def should_sample(self, message: str, severity: str) -> bool:
         """
@@ -274,11 +382,11 @@ class DecisionEngine:
 
     def _decide_in_doubt(
         self,
-        decide: Callable[[str, Severity], Decision | None],
+        decide: Callable[[str, Severity], _Answer],
         text: object,
         severity: object,
         error: Exception,
-    ) -> Decision | None:
+    ) -> _Answer | Decision:
         """Try once more with a severity and a text that the tables know; else keep."""
         try:
             if not isinstance(severity, (str, int)):
@@ -293,22 +401,12 @@ class DecisionEngine:
         except Exception:  # noqa: S110 - whatever the application's objects do, it is not told
             pass
         self._doubtful += 1
-        return Decision("", 1.0, 1.0, "doubt", self._policy_name)
-
-    def _decide_alone(self, cell: Cell, message: str | None) -> Decision | None:
-        """The end of the hot path, for a cell that was found."""
-        if cell.left > 0:
-            cell.left -= 1
-            return cell.if_dropped
-        if cell.left <= KEEP_ALL:
-            cell.left -= 1
-            return cell.if_kept
-        return self._settle(cell, message)
+        return Decision("", 1.0, 1.0, "doubt", self._in_force.policy)
 
     def _settle_scoped(
-        self, cell: Cell, message: str | None, rate: float, *, keep: bool
-    ) -> Decision | None:
-        """Count one record for which its request has drawn, at *rate*."""
+        self, cell: Cell, message: str | None, scope: RequestScope
+    ) -> Decision | Dropped:
+        """Count one record for which its request draws."""
         if _getpid() != self._pid:
             reset_if_forked()
         with self._lock:
@@ -316,44 +414,166 @@ class DecisionEngine:
                 return self._settle_reentered(cell)
             self._busy = True
             try:
-                if cell.retired or cell.table is not self._tables[cell.table.severity]:
-                    return self._settle_alone(self._readmit(cell), message)
-                return self._count_scoped(cell, rate, keep=keep)
+                cell = self._current(cell)
+                # Else it is kept for certain: no record of a request is left to a countdown.
+                if cell.terms.rule == "rate" and (cell.rate < 1.0 or self._window is not None):
+                    return self._count_scoped(cell, scope)
+                return cast("Decision", self._settle_alone(cell, message))
             finally:
                 self._busy = False
 
-    def _count_scoped(self, cell: Cell, rate: float, *, keep: bool) -> Decision | None:
+    def _count_scoped(self, cell: Cell, scope: RequestScope) -> Decision | Dropped:
+        rate, rule = cell.rate, "request"
+        row = cell.requested or self._open_requested(cell)
+        window = self._window
+        if window is not None:
+            rate *= scope.chance(window)
+        if scope.decides(cell):
+            keep, unlimited = scope.keeps(rate), scope.keeps(cell.rate)
+        else:
+            draw, rule = self._random(), "rate"
+            keep, unlimited = draw < rate, draw < cell.rate
+            row = self._open_row(cell, rule)
+        if window is not None and (window.is_full() if keep else unlimited):
+            keep, row = False, self._open_row(cell, "limit")
         cell.base += 1
+        row.seen += 1
         if not keep:
-            return cell.if_dropped
-        if self._window is not None:
-            chance = self._window.chance()
-            if chance < 1.0 and self._random() >= chance:
-                cell.capped += 1
-                return cell.if_dropped
-            rate *= chance
-            self._window.take()
+            return cell.if_dropped or Dropped(cell.signature, rate, cell.terms.policy, row, scope)
+        if window is not None:
+            window.take()
         cell.kept += 1
+        row.kept += 1
         if cell.if_dropped is not None:
-            return self._sure(cell, "shadow")
+            return cell.if_dropped
         unmeasured = cell if cell.sized < 32 or cell.base & 15 == 0 else None
-        return Decision(cell.signature, rate, 1.0 / rate, "request", self._policy_name, unmeasured)
+        return Decision(cell.signature, rate, 1.0 / rate, rule, cell.terms.policy, unmeasured)
+
+    def _settle_boosted(self, cell: Cell) -> Decision:
+        if _getpid() != self._pid:
+            reset_if_forked()
+        with self._lock:
+            if self._busy:
+                return self._settle_reentered(cell)
+            self._busy = True
+            try:
+                cell = self._current(cell)
+                rule = "boosted" if cell.terms.rule == "rate" else cell.terms.rule
+                row = self._open_row(cell, rule)
+                cell.base += 1
+                cell.kept += 1
+                row.seen += 1
+                row.kept += 1
+                return Decision(cell.signature, 1.0, 1.0, rule, cell.terms.policy)
+            finally:
+                self._busy = False
+
+    # ------------------------------------------------------------------ the ledger's rows
+
+    def _current(self, cell: Cell) -> Cell:
+        """The cell itself, or the one that has taken its place."""
+        if cell.retired or cell.table is not self._tables[cell.table.severity]:
+            return self._readmit(cell)
+        return cell
+
+    def _open_row(self, cell: Cell, rule: str) -> Row:
+        """The row in which records of *cell* that *rule* decides one by one are counted now."""
+        terms = self._terms_of(rule, cell.terms)
+        for row in cell.rows:
+            if row.is_open and row.terms == terms:
+                return row
+        row = Row(terms, is_open=True)
+        cell.rows = (*cell.rows, row)
+        return row
+
+    def _open_requested(self, cell: Cell) -> Row:
+        row = cell.requested = self._open_row(cell, "request")
+        return row
+
+    def _terms_of(self, rule: str, like: Terms) -> Terms:
+        """Equal terms are one object: there are few of them, and many cells."""
+        terms = Terms(like.policy, rule, like.shadow)
+        return self._terms.setdefault(terms, terms)
+
+    def _close_row(self, cell: Cell, terms: Terms) -> None:
+        """Put what was counted since the last row into one. The gap is closed, nobody counts."""
+        # One line, whose only call is its last step: what is booked apart later is in all three.
+        base, kept, reentered = cell.base, cell.kept, self._reentered.count(cell)
+        seen, kept = running_of(cell, base - reentered, kept - reentered)
+        if seen > 0:
+            cell.rows = self._with_closed(cell.rows, terms, seen, kept)
+        if cell.rows and not all(row.terms.policy in self._recent for row in cell.rows):
+            cell.rows = self._with_old_ones_together(cell.rows)
+        cell.requested = None
+
+    def _with_closed(
+        self, rows: tuple[Row, ...], terms: Terms, seen: int, kept: int
+    ) -> tuple[Row, ...]:
+        for row in rows:
+            if row.terms == terms and not row.is_open:  # a closed row never changes
+                rows = tuple(each for each in rows if each is not row)
+                seen, kept = seen + row.seen, kept + row.kept
+                break
+        if len(self._closed) >= _MAX_CLOSED:
+            self._closed.clear()
+        only = self._closed.setdefault((terms, seen, kept), (Row(terms, seen, kept),))
+        return (*rows, *only) if rows else only
+
+    def _with_old_ones_together(self, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+        """One row a rule for the policies of long ago."""
+        recent = tuple(row for row in rows if row.terms.policy in self._recent)
+        together: dict[Terms, Row] = {}
+        for row in rows:
+            if row not in recent:
+                terms = self._long_ago(row.terms)
+                together.setdefault(terms, Row(terms, is_open=True)).sum_up([row])
+        return (*together.values(), *recent)
+
+    def _long_ago(self, terms: Terms) -> Terms:
+        old = Terms(EARLIER, terms.rule, terms.shadow)
+        return self._terms.setdefault(old, old)
+
+    def _book_reentered(self) -> None:
+        """Count apart what came in the middle of our own critical section."""
+        came = self._reentered[:]
+        del self._reentered[: len(came)]  # what comes meanwhile has time
+        for cell, times in Counter(came).items():
+            self._book(cell, times)
+
+    def _book(self, cell: Cell, times: int) -> None:
+        row = self._open_row(cell, "reentered")
+        row.seen += times
+        row.kept += times
 
     # ------------------------------------------------------------------ texts not met before
 
-    def _find_message(self, message: str, severity: Severity) -> Cell:
+    def _find_message(self, message: str, severity: Severity, *, remember: bool = True) -> Cell:
         table = self._tables[severity_name(severity)]
         folded = fold(message)
         cell = table.texts.get(folded)
         if cell is None:
             cell = self._admit(table, folded)
-            if self._busy:
+            if self._busy or not remember:
                 return cell  # perhaps not its own cell, see _admit
             if _ZERO in folded:
                 table.remember_text(folded, cell)
             else:  # no number in it: likely to come again to the letter
                 table.remember_message(message, cell)
         return cell
+
+    def _find_at(
+        self, message: str, severity: Severity, find_site: FindSite[_Where], where: _Where
+    ) -> Cell:
+        """The cell of a message by its call site; else by the message alone."""
+        site = find_site(where) if self._heals else None
+        if site is None:
+            return self._find_message(message, severity)
+        text = site.format_for(message)
+        if text is None:
+            # While sites wait, nothing is remembered to the letter that may soon have a format.
+            return self._find_message(message, severity, remember=not has_waiting())
+        cell = self._formats[severity].get(text)
+        return self._find_format(text, severity) if cell is None else cell
 
     def _find_format(self, format_string: str, severity: Severity) -> Cell:
         table = self._tables[severity_name(severity)]
@@ -415,7 +635,7 @@ class DecisionEngine:
             gap = int(_log(1.0 - self._random()) * steady)
             # One line without a call, so that neither a thread, nor a signal handler, nor a trace
             # function can come in between. Who holds the lock has set `steady` to 0 before.
-            if cell.left == 0 and cell.steady == steady: cell.kept += 1; cell.base += gap + 1; cell.left = gap; return _kept_at(cell, cell.rate, self._policy_name)  # noqa: E501, E701, E702  # fmt: skip
+            if cell.left == 0 and cell.steady == steady: cell.kept += 1; cell.base += gap + 1; cell.left = gap; return _kept_at(cell, cell.rate, cell.terms)  # noqa: E501, E701, E702  # fmt: skip
         if _getpid() != self._pid:
             reset_if_forked()  # the host forked behind Python's back; never lock before this
         with self._lock:
@@ -423,9 +643,7 @@ class DecisionEngine:
                 return self._settle_reentered(cell)
             self._busy = True
             try:
-                if cell.retired or cell.table is not self._tables[cell.table.severity]:
-                    cell = self._readmit(cell)
-                decision = self._settle_alone(cell, message)
+                decision = self._settle_alone(self._current(cell), message)
             finally:
                 self._busy = False
         self._after_slow_path()
@@ -439,9 +657,8 @@ class DecisionEngine:
         table = self._tables[cell.table.severity]
         if cell.retired or cell.table is not table:
             cell = table.overflow_protected  # it stays; a cell on its way out would lose the count
-        cell.base += 1
-        cell.kept += 1
-        return Decision(cell.signature, 1.0, 1.0, "reentered", self._policy_name)
+        cell.base += 1; cell.kept += 1; self._reentered.append(cell)  # noqa: E702  # see _close_row  # fmt: skip
+        return Decision(cell.signature, 1.0, 1.0, "reentered", cell.terms.policy)
 
     def _readmit(self, cell: Cell) -> Cell:
         """A record came for a cell that was evicted, or inherited, while the caller held it."""
@@ -478,14 +695,14 @@ class DecisionEngine:
 
     def _judge(self, cell: Cell, *, wants_size: bool) -> Decision | None:
         """The rules, for the record just counted; its probability was fixed by `_arm`."""
-        rate, rule = cell.rate, cell.rule
+        rate, rule = cell.rate, cell.terms.rule
         if rule == "rate":
             if rate <= _LEAST_RATE or (not self._counts_down and self._random() >= rate):
                 return cell.if_dropped
             if self._window is not None:
                 chance = self._window.chance()
                 if chance < 1.0 and self._random() >= chance:
-                    cell.capped += 1
+                    self._open_row(cell, "limit").seen += 1
                     return cell.if_dropped
                 rate *= chance
                 self._window.take()
@@ -495,35 +712,30 @@ class DecisionEngine:
         if cell.if_dropped is not None and rule == "rate":
             rate, rule = 1.0, "shadow"
         unmeasured = cell if wants_size and (cell.sized < 32 or cell.base & 15 == 0) else None
-        return Decision(cell.signature, rate, 1.0 / rate, rule, self._policy_name, unmeasured)
+        return Decision(cell.signature, rate, 1.0 / rate, rule, cell.terms.policy, unmeasured)
 
     def _arm(self, cell: Cell) -> None:
         """Draw the next gap of a cell whose gap is closed. What the hot path reads goes last."""
-        cell.rate, cell.rule = self._rate_and_rule(cell)
-        if self._shadow != (cell.if_dropped is not None):
-            self._toggle_shadow(cell)
-        elif self._shadow:
-            cell.if_dropped = self._sure(cell, "shadow")  # of the policy in force now
+        cell.rate, rule = self._rate_and_rule(cell)
+        terms = self._by_rule.get(rule) or self._by_rule.setdefault(
+            rule, self._terms_of(rule, self._in_force)
+        )
+        if terms is not cell.terms:
+            self._close_row(cell, cell.terms)
+            cell.terms = terms
+        cell.if_dropped = self._sure(cell, "shadow") if self._shadow else None
         left = self._draw(cell)
-        shadowed = self._shadow and cell.rule == "rate"
-        rule = "shadow" if shadowed else cell.rule
-        cell.if_kept = self._sure(cell, rule) if left == KEEP_ALL else None
+        shadowed = self._shadow and rule == "rate"
+        cell.if_kept = (
+            self._sure(cell, "shadow" if shadowed else rule) if left == KEEP_ALL else None
+        )
         cell.base += left
         cell.left = left
-        if cell.rule == "rate" and not self._shadow and self._window is None and self._counts_down:
+        if rule == "rate" and not self._shadow and self._window is None and self._counts_down:
             cell.steady = _steady(cell.rate)  # last: from here on others may draw
 
-    def _toggle_shadow(self, cell: Cell) -> None:
-        dropped = cell.base - cell.kept
-        if self._shadow:
-            cell.shadowed -= dropped
-            cell.if_dropped = self._sure(cell, "shadow")
-        else:
-            cell.shadowed += dropped
-            cell.if_dropped = None
-
     def _sure(self, cell: Cell, rule: str) -> Decision:
-        return Decision(cell.signature, 1.0, 1.0, rule, self._policy_name)
+        return Decision(cell.signature, 1.0, 1.0, rule, cell.terms.policy)
 
     def _rate_and_rule(self, cell: Cell) -> tuple[float, str]:
         policy = self._policy
@@ -551,10 +763,10 @@ class DecisionEngine:
     def _draw(self, cell: Cell) -> int:
         """The countdown for `cell.rate`: a gap, or KEEP_ALL, or 0 to look at the next record."""
         rate = cell.rate
-        if not self._counts_down or cell.rule == "first":
+        if not self._counts_down or cell.terms.rule == "first":
             return 0
         if rate >= 1.0:
-            guarded = cell.rule == "rate" and self._window is not None
+            guarded = cell.terms.rule == "rate" and self._window is not None
             return 0 if guarded or cell.base < _MEASURED_FIRST else KEEP_ALL
         if rate <= _LEAST_RATE:
             return -KEEP_ALL
@@ -583,13 +795,37 @@ class DecisionEngine:
         """
         with self._lock:
             before, self._policy = self._policy, policy
-            self._policy_name = _name_of(policy)
             self._set_limit(policy)
             self._shadow = policy is not None and policy.mode == "shadow"
+            self._in_force = Terms(_name_of(policy), "rate", self._shadow)
+            self._by_rule = {}
+            self._remember_policy(self._in_force.policy)
+            self._policy_boosts = self._boosts_of(policy)
+        self._follow_boosts()
         if _protection_of(before) != _protection_of(policy):
             self._in_batches(self._follow_words)
             self._forget_texts()  # those of the overflow buckets were sorted by the old words
         self._in_batches(self._rearm)
+
+    def _remember_policy(self, name: str | None) -> None:
+        """The ledger tells the last policies apart."""
+        if name in self._recent:
+            return
+        self._recent = (EARLIER, *[each for each in self._recent if each != EARLIER][-2:], name)
+        self._terms = {
+            terms: one for terms, one in list(self._terms.items()) if terms.policy in self._recent
+        }
+        self._closed.clear()
+        departed, self._departed = self._departed, {}
+        for (severity, terms), row in departed.items():
+            if terms.policy not in self._recent:
+                terms = self._long_ago(terms)  # noqa: PLW2901
+            self._depart(severity, terms, [row])
+
+    def _depart(self, severity: str, terms: Terms, rows: Iterable[Row]) -> None:
+        """Sum up rows of patterns that have left the table."""
+        key = (severity, terms)
+        self._departed.setdefault(key, Row(terms, is_open=True)).sum_up(rows)
 
     def _set_limit(self, policy: SamplingPolicy | None) -> None:
         limit = policy.max_logs_per_minute if policy else None
@@ -640,42 +876,70 @@ class DecisionEngine:
         """
         Keep everything of one pattern, severity or logger (or all of the service) for a while.
 
-        It ends by itself. Counts and weights stay true: what it keeps, it keeps for certain.
+        It ends by itself. Counts and weights stay true: what it keeps, it keeps for certain, with
+        the weight 1. The logger `lipservice` tells its begin and its end.
 
         Args:
             pattern: A signature, or a message of the pattern.
             severity: Only records of this severity.
             logger: Records of this logger and its children; not together with *pattern* and
-                *severity*. What it saves from being dropped has the weight 0.
+                *severity*.
             minutes: How long, above 0, at most 1440.
 
         Raises:
             ConfigurationError: A parameter is wrong; the message names it.
         """
-        if isinstance(minutes, bool) or not 0 < minutes <= 1440:
-            raise ConfigurationError(f"minutes lies above 0 and at most at 1440, not {minutes!r}")
-        until = self._clock() + 60.0 * minutes
-        if logger is not None:
-            if pattern is not None or severity is not None:
-                raise ConfigurationError("give a logger, or a pattern and severity, not both")
-            self.boosted_loggers = {**self.boosted_loggers, logger: until}
-            return
-        name = None if severity is None else severity_name(severity)
-        self._full = {**self._full, (_signature_of(pattern), name): until}
-        self._in_batches(self._rearm)
+        _check_boost(pattern, severity, logger, minutes)
+        boost = Boost(
+            signature=_signature_of(pattern),
+            severity=None if severity is None else severity_name(severity),
+            logger=logger,
+            until=self._now() + 60.0 * minutes,
+        )
+        with self._lock:
+            self._own_boosts = (*self._own_boosts, (boost, self._clock() + 60.0 * minutes))
+        if self._follow_boosts():
+            self._in_batches(self._rearm)
+
+    def boosts(self) -> tuple[Boost, ...]:
+        """What is at full fidelity now, by `boost` and by the policy server."""
+        now = self._clock()
+        return tuple(b for b, end in (*self._own_boosts, *self._policy_boosts) if end > now)
 
     def is_boosted(self, logger: str) -> bool:
-        """Whether `boost(logger=...)` holds for the logger of this name."""
+        """Whether a boost holds for the logger of this name."""
         return any(
             logger == name or not name or logger.startswith(f"{name}.")
             for name in self.boosted_loggers
         )
 
+    def _boosts_of(self, policy: SamplingPolicy | None) -> _Boosts:
+        """Those of a policy, with their ends by the monotonic clock: the other may be set."""
+        if policy is None:
+            return ()
+        wall, now = self._now(), self._clock()
+        return tuple(
+            (boost, now + min(boost.until - wall, _LONGEST_BOOST)) for boost in policy.boosts
+        )
+
+    def _follow_boosts(self) -> bool:
+        """Let the decisions follow the boosts that are on now; whether cells have to be armed."""
+        boosts = self.boosts()
+        loggers = frozenset(b.logger for b in boosts if b.logger is not None)
+        if loggers != self.boosted_loggers:
+            self.boosted_loggers = loggers
+            watch(self, wanted=bool(loggers))
+        before = self._full
+        self._full = frozenset((b.signature, b.severity) for b in boosts if b.logger is None)
+        return self._full != before
+
     def _end_boosts(self) -> None:
         """Forget what is over (in the worker's thread)."""
-        self.boosted_loggers = {k: v for k, v in self.boosted_loggers.items() if v > self._ticked}
-        if any(until <= self._ticked for until in self._full.values()):
-            self._full = {k: v for k, v in self._full.items() if v > self._ticked}
+        if self._own_boosts:
+            now = self._clock()
+            with self._lock:
+                self._own_boosts = tuple(each for each in self._own_boosts if each[1] > now)
+        if self._follow_boosts():
             self._in_batches(self._rearm)
 
     def explain(self, message: str, severity: str = "INFO") -> Explanation:
@@ -683,30 +947,42 @@ class DecisionEngine:
         What would happen to a record with this message, and why. Counts nothing.
 
         Args:
-            message: The finished message, or a signature of a pattern that was seen.
+            message: The finished message, or a signature of a pattern that was seen. Where no
+                pattern has the message's signature, the most literal one that was seen and whose
+                template it fits is explained: an argument that is a word is a constant of the
+                message, and a variable of the format string.
             severity: A level name in any case, or a level number.
         """
+        text = str(message)
         table = self._tables[severity_name(severity)]
-        cell = table.index.get(message)
+        cell = table.index.get(text)
         if cell is None:
-            key = key_of_folded(fold(str(message)))
+            key = key_of_folded(fold(text))
             signature = signature_of_key(key)
-            cell = table.index.get(signature)
+            cell = table.index.get(signature) or _fitting(list(table.index.values()), key)
         if cell is None:
             cell = Cell(table, signature, key, self._clock())
             cell.protected = self._protects(signature, key)
         seen, kept = counts_of(cell)
-        rate, rule = self._rate_and_rule(cell) if not seen else (cell.rate, cell.rule)
+        rate, rule = (cell.rate, cell.terms.rule) if seen else self._rate_and_rule(cell)
+        age = self._clock() - cell.first_seen
+        entries = [
+            _entry(cell.signature, _template_of(cell), table.severity, row) for row in rows_of(cell)
+        ]
+        released = sum(entry.released for entry in entries)
         return Explanation(
             signature=cell.signature,
-            template=template_of_key(cell.key),
+            template=_template_of(cell),
             severity=table.severity,
             rule=rule,
             rate=rate,
-            policy=self._policy_name,
+            policy=self._in_force.policy,
             shadow=self._shadow,
             seen=seen,
-            kept=kept + shadowed_of(cell, seen, kept),
+            kept=kept + shadowed_of(cell, seen, kept) + released,
+            last_seen=_utc(round(cell.last_seen + self._wall())) if seen else None,
+            per_minute=60.0 * _anomaly.rate_per_second(cell.volume, age) if seen else 0.0,
+            ledger=tuple(entries),
         )
 
     # ------------------------------------------------------------------ background work
@@ -722,6 +998,8 @@ class DecisionEngine:
         self._ticked = now
         tally = _Tally(now, elapsed, now - self._started)
         self._in_batches(lambda cell: self._tick_cell(cell, tally))
+        with self._lock:
+            self._book_reentered_now()
         self._watch_service(tally)
         self._end_boosts()
         changed = self._scale_to_limit(tally)
@@ -752,7 +1030,7 @@ class DecisionEngine:
         elif boosted and self._boosted[cell] <= self._ticked:
             del self._boosted[cell]
         if not cell.protected:
-            rate = cell.rate / self._scale if cell.rule == "rate" else cell.rate
+            rate = cell.rate / self._scale if cell.terms.rule == "rate" else cell.rate
             tally.kept_per_second += rate * count / tally.elapsed
         if boosted != (cell in self._boosted) or cell.left <= KEEP_ALL:
             # A cell that keeps everything is looked at once a tick, to measure a record.
@@ -816,13 +1094,23 @@ class DecisionEngine:
 
     def _retire(self, cell: Cell) -> None:
         """Take a cell out; a caller that still holds it finds `left` 0 and is sent on."""
-        cell.retired = True  # first: a finalizer that logs in the middle of this is sent on too
+        # First: a finalizer that logs in the middle of this is sent on.
+        terms, cell.terms = cell.terms, RETIRED
         self._close_gap(cell)
+        self._close_row(cell, terms)
+        times = self._reentered.count(cell)  # no more of them can come
+        for _ in range(times):
+            self._reentered.remove(cell)
+        if times:
+            self._book(cell, times)
         fresh = self._drain_cell(cell)
         if fresh is not None:
             self._set_aside(fresh)
-        self._departed = _sum_up([cell], self._departed)
-        cell.base = cell.kept = cell.capped = cell.shadowed = 0
+        self._departures += 1
+        for row in cell.rows:
+            self._depart(cell.table.severity, row.terms, [row])
+        cell.rows = ()
+        cell.base = cell.kept = 0
         cell.reported = cell.reported_kept = cell.ticked = 0
         if cell.table.index.pop(cell.signature, None) is not None:
             self._size -= 1
@@ -891,29 +1179,84 @@ class DecisionEngine:
 
     def totals(self) -> Totals:
         """Exact totals since the process started, evicted patterns included."""
-        totals = self._totals_in_batches() or self._totals_at_once()
-        doubtful = self._doubtful
-        return Totals(
-            totals.seen + doubtful,
-            totals.kept + doubtful,
-            totals.dropped,
-            totals.capped,
-            totals.shadowed,
-        )
+        sums = self._summed_in_batches() or self._summed_at_once()
+        return sums.totals(self._doubtful)
 
-    def _totals_in_batches(self) -> Totals | None:
+    def _summed_in_batches(self) -> _Sums | None:
         """Without holding the lock for long; None if a pattern has been evicted meanwhile."""
         with self._lock:
-            departed, cells = self._departed, self._every_cell()
-        totals = departed
+            departures, cells = self._departures, self._every_cell()
+            sums = _Sums()
+            sums.add_rows(list(self._departed.values()))
         for start in range(0, len(cells), _BATCH):
             with self._lock:
-                totals = _sum_up(cells[start : start + _BATCH], totals)
-        return totals if self._departed is departed else None
+                sums.add_cells(cells[start : start + _BATCH])
+        return sums if self._departures == departures else None
 
-    def _totals_at_once(self) -> Totals:
+    def _summed_at_once(self) -> _Sums:
         with self._lock:
-            return _sum_up(self._every_cell(), self._departed)
+            sums = _Sums()
+            sums.add_rows(list(self._departed.values()))
+            sums.add_cells(self._every_cell())
+            return sums
+
+    def ledger(self, *, patterns: bool = True) -> list[LedgerEntry]:
+        """
+        What became of every record since the process started, by policy and rule: exact.
+
+        The last three policies are told apart; what came under those before is summed up as
+        "earlier". Thread-safe; takes about 5 us a pattern, without holding up records.
+
+        Args:
+            patterns: An entry for each pattern and severity; False: one for all patterns of a
+                severity.
+        """
+        entries: dict[tuple[str, str, str | None, str], LedgerEntry] = {}
+
+        def enter(signature: str, template: str, severity: str, row: Row) -> None:
+            entry = _entry(
+                signature if patterns else "", template if patterns else "", severity, row
+            )
+            key = (entry.signature, severity, entry.policy, entry.rule)
+            known = entries.get(key)
+            entries[key] = entry if known is None else _both(known, entry)
+
+        def collect(cell: Cell) -> None:
+            for row in rows_of(cell):
+                enter(cell.signature, _template_of(cell), cell.table.severity, row)
+
+        def departed() -> None:
+            for (severity, _), row in list(self._departed.items()):
+                enter(_EVICTED, "<evicted>", severity, row)
+
+        if not self._gather(collect, departed):
+            entries.clear()
+            with self._lock:
+                departed()
+                for cell in self._every_cell():
+                    collect(cell)
+        if self._doubtful:
+            row = Row(Terms(self._in_force.policy, "doubt"), self._doubtful, self._doubtful)
+            enter("", "", "UNKNOWN", row)
+        return list(entries.values())
+
+    def _gather(self, collect: Callable[[Cell], None], departed: Callable[[], None]) -> bool:
+        """Look at everything in batches; False if a pattern has been evicted meanwhile."""
+        with self._lock:
+            self._book_reentered_now()
+            departures = self._departures
+            departed()
+        self._in_batches(collect)
+        return self._departures == departures
+
+    def _book_reentered_now(self) -> None:
+        """Under the lock, from outside of the critical section."""
+        if self._reentered and not self._busy:
+            self._busy = True
+            try:
+                self._book_reentered()
+            finally:
+                self._busy = False
 
     def _every_cell(self) -> list[Cell]:
         return [cell for table in self._tables.values() for cell in table.every_cell()]
@@ -962,29 +1305,148 @@ def _signature_of(pattern: str | None) -> str | None:
     return compute_signature(pattern)
 
 
+def _check_boost(pattern: object, severity: object, logger: object, minutes: object) -> None:
+    for name, value in (("pattern", pattern), ("severity", severity), ("logger", logger)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(f"{name} is a text, not {value!r:.80}")
+    number = isinstance(minutes, (int, float)) and not isinstance(minutes, bool)
+    if not number or not 0 < minutes <= 1440:  # type: ignore[operator]
+        raise ConfigurationError(f"minutes lies above 0 and at most at 1440, not {minutes!r}")
+    if logger is not None and not (pattern is None and severity is None):
+        raise ConfigurationError("give a logger, or a pattern and severity, not both")
+
+
 def _protection_of(
     policy: SamplingPolicy | None,
 ) -> tuple[tuple[str, ...], frozenset[str]] | None:
     return None if policy is None else (policy.patterns, policy.protected)
 
 
-def _sum_up(cells: Iterable[Cell], start: Totals) -> Totals:
-    seen, kept, capped, shadowed = start.seen, start.kept, start.capped, start.shadowed
+class _Sums:
+    """Adds up cells and rows."""
+
+    __slots__ = ("capped", "held", "kept", "released", "seen", "shadowed")
+
+    def __init__(self) -> None:
+        self.seen = self.kept = self.capped = self.shadowed = self.held = self.released = 0
+
+    def add_cells(self, cells: Iterable[Cell]) -> None:
+        for cell in cells:
+            seen, kept = counts_of(cell)
+            self.seen += seen
+            self.kept += kept
+            if cell.terms.shadow:
+                running_seen, running_kept = running_of(cell, seen, kept)
+                self.shadowed += running_seen - running_kept
+            for row in cell.rows:
+                self._add_what_counts_besides(row)
+
+    def add_rows(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self.seen += row.seen
+            self.kept += row.kept
+            self._add_what_counts_besides(row)
+
+    def _add_what_counts_besides(self, row: Row) -> None:
+        self.held += row.held
+        self.released += row.released
+        if row.terms.rule == "limit":
+            self.capped += row.gone()
+        if row.terms.shadow:
+            self.shadowed += row.gone()
+
+    def totals(self, doubtful: int) -> Totals:
+        kept = self.kept + self.released
+        return Totals(
+            seen=self.seen + doubtful,
+            kept=kept + doubtful,
+            dropped=self.seen - kept - self.capped - self.held,
+            capped=self.capped,
+            shadowed=self.shadowed,
+            held=self.held,
+            released=self.released,
+        )
+
+
+def _template_of(cell: Cell) -> str:
+    overflow = cell.signature == OVERFLOW_SIGNATURE
+    return OVERFLOW_TEMPLATE if overflow else template_of_key(cell.key)
+
+
+def _fitting(cells: Iterable[Cell], key: bytes) -> Cell | None:
+    """Of the cells whose keys fit *key*, with anything for their variables, the most literal."""
+    items = key.split(b" ")
+    best: Cell | None = None
     for cell in cells:
-        cell_seen, cell_kept = counts_of(cell)
-        seen += cell_seen
-        kept += cell_kept
-        capped += cell.capped
-        shadowed += shadowed_of(cell, cell_seen, cell_kept)
-    return Totals(seen, kept, seen - kept - capped, capped, shadowed)
+        better = best is None or len(cell.key) - cell.key.count(0) > len(best.key) - best.key.count(
+            0
+        )
+        if better and cell.key and _fits(cell.key.split(b" "), items):
+            best = cell
+    return best
+
+
+def _fits(pattern: list[bytes], items: list[bytes]) -> bool:
+    """Whether *items* are those of *pattern*, one or more of them for each variable."""
+    if len(items) < len(pattern):
+        return False
+    at = {0}  # where the items may stand that come next
+    for part in pattern:
+        if part == b"\x00":
+            least = min(at)
+            at = set(range(least + 1, len(items) + 1))
+        elif b"\x00" in part:  # a key before its value: `took:<*>`
+            start = part.partition(b"\x00")[0]
+            at = {i + 1 for i in at if i < len(items) and items[i].startswith(start)}
+        else:
+            at = {i + 1 for i in at if i < len(items) and items[i] == part}
+        if not at:
+            return False
+    return len(items) in at
+
+
+def _entry(signature: str, template: str, severity: str, row: Row) -> LedgerEntry:
+    terms, shadowed, dropped = row.terms, 0, row.gone()
+    rule = terms.rule
+    if terms.shadow and rule in _DROPPING:
+        rule, shadowed, dropped = "shadow", dropped, 0
+    return LedgerEntry(
+        signature=signature,
+        template=template,
+        severity=severity,
+        policy=terms.policy,
+        rule=rule,
+        seen=row.seen,
+        kept=row.seen - row.held - dropped,
+        dropped=dropped,
+        held=row.held,
+        released=row.released,
+        shadowed=shadowed,
+    )
+
+
+#: Rules that drop; in shadow mode they are all one.
+_DROPPING: Final = frozenset({"rate", "request", "limit"})
+_EVICTED: Final = "evicted"
+
+
+def _both(a: LedgerEntry, b: LedgerEntry) -> LedgerEntry:
+    return replace(
+        a,
+        seen=a.seen + b.seen,
+        kept=a.kept + b.kept,
+        dropped=a.dropped + b.dropped,
+        held=a.held + b.held,
+        released=a.released + b.released,
+        shadowed=a.shadowed + b.shadowed,
+    )
 
 
 def _stats(cell: Cell, count: int, kept: int, wall: float) -> PatternStats:
     """*wall* is what makes a time of day out of monotonic seconds."""
-    overflow = cell.signature == OVERFLOW_SIGNATURE
     return PatternStats(
         signature=cell.signature,
-        template=OVERFLOW_TEMPLATE if overflow else template_of_key(cell.key),
+        template=_template_of(cell),
         count=count,
         kept=kept,
         bytes=round(count * cell.mean_size()),

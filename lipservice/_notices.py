@@ -1,8 +1,8 @@
 """
 Sampling never comes by surprise: what the logger `lipservice` tells at INFO.
 
-The first drop, every policy change and a summary each report interval are one record each. They
-are written by the background thread, never in the application's calls.
+The first drop, every policy change, each boost's begin and end, and a summary each report interval
+are one record each. They are written by the background thread, never in the application's calls.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Final
 
 from lipservice.decision import Totals
-from lipservice.policy import SamplingPolicy
+from lipservice.policy import Boost, SamplingPolicy
 
 _logger: Final = logging.getLogger("lipservice")
 
@@ -32,6 +33,7 @@ class Notices:
         self._clock = clock
         self._policy: SamplingPolicy | None = None
         self._dropped = False
+        self._boosts: tuple[Boost, ...] = ()
         self.begin()
 
     def begin(self) -> None:
@@ -39,8 +41,10 @@ class Notices:
         self._since = self._clock()
         self._told = Totals()
 
-    def look(self, policy: SamplingPolicy | None, totals: Totals) -> None:
-        """Tell a new policy and the first drop."""
+    def look(
+        self, policy: SamplingPolicy | None, totals: Totals, boosts: tuple[Boost, ...] = ()
+    ) -> None:
+        """Tell a new policy, the first drop, and what boosts began and ended."""
         if policy is not self._policy:
             self._policy = policy
             _tell("sampling%s by policy %s", self._of, _describe(policy))
@@ -53,6 +57,14 @@ class Notices:
                 f"{totals.seen:,}",
             )
 
+        before, self._boosts = self._boosts, boosts
+        for boost in boosts:
+            if boost not in before:
+                _tell("everything of %s%s is kept until %s", _whom(boost), self._of, _until(boost))
+        for boost in before:
+            if boost not in boosts:
+                _tell("%s%s is sampled again", _whom(boost), self._of)
+
     def summarise(self, policy: SamplingPolicy | None, totals: Totals) -> None:
         """Tell what happened since the last summary, if anything did."""
         told, self._told = self._told, totals
@@ -61,14 +73,17 @@ class Notices:
         if seen <= 0:
             return
         capped = totals.capped - told.capped
+        released = totals.released - told.released
         let_pass = totals.shadowed - told.shadowed
         _tell(
-            "kept %s of %s records%s in %.0f s by policy %s%s%s",
+            "kept %s of %s records%s in %.0f s by policy %s%s%s%s%s",
             f"{totals.kept - told.kept:,}",
             f"{seen:,}",
             self._of,
             self._since - since,
             _name(policy),
+            f"; released {released:,} of failed requests" if released else "",
+            f"; holding {totals.held:,}" if totals.held else "",
             f"; the limit dropped {capped:,}" if capped else "",
             f"; shadow mode let {let_pass:,} others pass" if let_pass else "",
         )
@@ -80,15 +95,31 @@ def _tell(text: str, *args: object) -> None:
 
 
 def _name(policy: SamplingPolicy | None) -> str:
+    """As on the records that it keeps."""
     if policy is None:
         return "none"
-    return policy.policy_id if policy.version is None else f"{policy.policy_id} v{policy.version}"
+    return policy.policy_id if policy.version is None else str(policy.version)
 
 
 def _describe(policy: SamplingPolicy | None) -> str:
     if policy is None:
         return "none: everything is kept"
+    named = "" if policy.version is None else f"{policy.policy_id}: "
     shadow = ", in shadow: nothing is dropped" if policy.mode == "shadow" else ""
     own = len(policy.pattern_rates)
     rates = f"{policy.sampling_rate:.4g} by default, rates of their own for {own:,}"
-    return f"{_name(policy)} ({rates}{shadow})"
+    return f"{_name(policy)} ({named}{rates}{shadow})"
+
+
+def _whom(boost: Boost) -> str:
+    if boost.logger is not None:
+        return f"logger {boost.logger}"
+    parts = [
+        f"pattern {boost.signature}" if boost.signature else "",
+        f"severity {boost.severity}" if boost.severity else "",
+    ]
+    return " at ".join(filter(None, parts)) or "all patterns"
+
+
+def _until(boost: Boost) -> str:
+    return datetime.fromtimestamp(boost.until, timezone.utc).strftime("%H:%M:%S UTC")

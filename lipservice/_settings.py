@@ -17,7 +17,7 @@ from lipservice._complaints import Complaints
 from lipservice._fork import on_fork
 from lipservice.exceptions import ConfigurationError
 from lipservice.policy import SamplingPolicy
-from lipservice.sampler import AdaptiveSampler
+from lipservice.sampler import AdaptiveSampler, samplers
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,14 @@ class Settings:
     protect: tuple[str, ...] = ()
     shadow: bool = False
     notices: bool = True
+    call_sites: bool = True
 
     def __post_init__(self) -> None:
         # JSON and dictConfig bring lists.
         object.__setattr__(self, "protect", _words(self.protect))
         for name in ("service_name", "lipservice_url", "api_key"):
             _check_text(getattr(self, name), name)
-        for name in ("shadow", "notices"):
+        for name in ("shadow", "notices", "call_sites"):
             _check_truth(getattr(self, name), name)
 
 
@@ -77,6 +78,7 @@ ENVIRONMENT: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "protect": ("LIPSERVICE_PROTECT", _split),
     "shadow": ("LIPSERVICE_SHADOW", _truth),
     "notices": ("LIPSERVICE_NOTICES", _truth),
+    "call_sites": ("LIPSERVICE_CALL_SITES", _truth),
 }
 
 
@@ -142,6 +144,7 @@ def build_sampler(settings: Settings) -> AdaptiveSampler:
         policy_cache=settings.policy_cache,
         like=like,
         notices=settings.notices,
+        call_sites=settings.call_sites,
     )
 
 
@@ -210,6 +213,30 @@ def _make_default_quietly() -> AdaptiveSampler:
         return sampler
     finally:
         _shared.makers.discard(maker)
+
+
+def boost(
+    pattern: str | None = None,
+    *,
+    severity: str | None = None,
+    logger: str | None = None,
+    minutes: float = 10.0,
+) -> None:
+    """
+    `AdaptiveSampler.boost` for every sampler of this process.
+
+    Args:
+        pattern: A signature, or a message of the pattern.
+        severity: Only records of this severity.
+        logger: Records of this logger and its children; not together with *pattern* and
+            *severity*.
+        minutes: How long, above 0, at most 1440.
+
+    Raises:
+        ConfigurationError: A parameter is wrong; the message names it.
+    """
+    for sampler in samplers() or [default_sampler()]:
+        sampler.boost(pattern, severity=severity, logger=logger, minutes=minutes)
 
 
 def set_default_sampler(sampler: AdaptiveSampler | None) -> None:

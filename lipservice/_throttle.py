@@ -38,6 +38,11 @@ class MinuteWindow:
         room = self.limit - self._total
         return min(1.0, (2.0 * room / self.limit) ** 3) if room > 0 else 0.0
 
+    def is_full(self) -> bool:
+        """Whether the last 60 seconds hold all that the limit allows."""
+        self._advance()
+        return self._total >= self.limit
+
     def take(self) -> None:
         """Count one kept record; first records count although nothing here can drop them."""
         self._advance()

@@ -12,17 +12,24 @@ Invariants of a cell (docs/explanation/exact-counts.md says why they hold under 
   Otherwise the next record takes the slow path, under the engine's lock.
 - Outside the slow path only `left` changes, and only by 1 in one straight line of bytecode that
   holds no call and no backward jump, so that CPython with a GIL cannot switch threads within it.
-- `seen == kept + dropped + capped`; what was dropped is not stored, it follows.
+- What was dropped is not stored, it follows.
+
+The ledger of a cell says under which policy and by which rule its records were kept and dropped. It
+costs nothing while records come: a `Row` is closed when a cell's `Terms` change, with what was
+counted since the last one; what has been counted since then belongs to the terms in force. Only
+records that a rule decides one by one (in a request, at the limit) are counted in open rows.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from lipservice._fork import on_fork
 from lipservice.severity import PROTECTED_SEVERITIES
 
 if TYPE_CHECKING:
@@ -70,12 +77,88 @@ class PatternStats:
     severity_distribution: Mapping[str, int]
 
 
+class _Holding:
+    """The one lock of all rings: each of them may hold records of any sampler."""
+
+    def __init__(self) -> None:
+        self._reset_after_fork()
+        on_fork(self)
+
+    def _reset_after_fork(self) -> None:
+        self.lock = threading.RLock()  # re-entrant: a signal handler may log in the middle
+
+
+HOLDING: Final = _Holding()
+
+
+class Terms(NamedTuple):
+    """Under which policy and by which rule records are decided. Shared by cells."""
+
+    #: Version (or id) of the policy; None: there is none.
+    policy: str | None
+    #: As `Decision.rule`, and "limit".
+    rule: str
+    #: Whether the policy drops nothing.
+    shadow: bool = False
+
+
+#: The policy under which the ledger sums up what came under policies of long ago.
+EARLIER: Final = "earlier"
+#: The terms of a cell that has left the table.
+RETIRED: Final = Terms(None, "retired")
+
+
+class Row:
+    """
+    What became of records of one cell under the same terms.
+
+    A closed row never changes and may be shared by cells. An open one is counted in: `seen` and
+    `kept` under the engine's lock, `held` and `released` under `HOLDING`. When rows are summed up,
+    what a request still holds of one of them is counted in the sum from then on.
+    """
+
+    __slots__ = ("held", "into", "is_open", "kept", "released", "seen", "terms")
+
+    def __init__(
+        self, terms: Terms, seen: int = 0, kept: int = 0, *, is_open: bool = False
+    ) -> None:
+        self.terms = terms
+        self.seen = seen
+        self.kept = kept  # by the decision; what is released later does not count here
+        self.held = 0
+        self.released = 0
+        self.is_open = is_open
+        self.into: Row | None = None
+
+    def sum_up(self, rows: Iterable[Row]) -> None:
+        """Take over what *rows* have counted, and what they will. Under the engine's lock."""
+        with HOLDING.lock:
+            for row in rows:
+                if row.is_open:
+                    row.into = self  # first: from here on nobody counts in it
+                self.seen += row.seen
+                self.kept += row.kept
+                self.held += row.held
+                self.released += row.released
+
+    def count(self, *, held: int = 0, released: int = 0) -> None:
+        """Count what becomes of a record that a request holds. Under `HOLDING`."""
+        row = self
+        while row.into is not None:
+            row = row.into
+        row.held += held
+        row.released += released
+
+    def gone(self) -> int:
+        """Records that were dropped for good."""
+        return self.seen - self.kept - self.held - self.released
+
+
 class Cell:
     """One pattern at one severity: its countdown and its counts."""
 
     __slots__ = (
         "base",
-        "capped",
         "first_seen",
         "if_dropped",
         "if_kept",
@@ -87,14 +170,14 @@ class Cell:
         "rate",
         "reported",
         "reported_kept",
-        "retired",
-        "rule",
-        "shadowed",
+        "requested",
+        "rows",
         "signature",
         "sized",
         "sized_bytes",
         "steady",
         "table",
+        "terms",
         "ticked",
         "volume",
     )
@@ -103,13 +186,13 @@ class Cell:
         self.left = 0
         self.base = 0
         self.kept = 0  # up to the last arming, by the rules (whatever shadow mode let pass)
-        self.capped = 0  # dropped by the window of max_logs_per_minute
         self.rate = 1.0  # the probability under which the running gap was drawn
-        self.rule = "first"
+        self.terms = _NEW
         self.steady = 0.0  # 1 / ln(1 - rate) while nothing but the rate decides, else 0
         self.if_dropped: Decision | None = None  # the hot path's answers; shadow lets pass
         self.if_kept: Decision | None = None
-        self.shadowed = 0  # see shadowed_of
+        self.rows: tuple[Row, ...] = ()
+        self.requested: Row | None = None  # the open row of what requests decide now
         self.sized = 0  # records measured, and their bytes
         self.sized_bytes = 0
         self.reported = 0  # seen and let pass, at the last drain
@@ -117,12 +200,21 @@ class Cell:
         self.ticked = 0  # seen at the last tick
         self.volume = 0.0  # decayed count, see lipservice._anomaly
         self.protected = False
-        self.retired = False
         self.signature = signature
         self.key = key
         self.table = table
         self.first_seen = now  # monotonic seconds
         self.last_seen = now
+
+    @property
+    def rule(self) -> str:
+        """The rule in force."""
+        return self.terms.rule
+
+    @property
+    def retired(self) -> bool:
+        """Whether the cell has left the table."""
+        return self.terms is RETIRED
 
     def mean_size(self) -> float:
         """Mean bytes of the records measured so far; the key's length before the first."""
@@ -137,14 +229,27 @@ def counts_of(cell: Cell) -> tuple[int, int]:
     return base - left, kept + running
 
 
-def shadowed_of(cell: Cell, seen: int, kept: int) -> int:
-    """
-    How many records passed only because of shadow mode.
+def running_of(cell: Cell, seen: int, kept: int) -> tuple[int, int]:
+    """Of what a cell has seen and kept, what came under the terms in force and stands in no row."""
+    for row in cell.rows:
+        seen -= row.seen
+        kept -= row.kept
+    return seen, kept
 
-    While a cell is in shadow, `shadowed` lacks the drops of the time before, so that adding all
-    drops gives those in shadow.
-    """
-    return cell.shadowed + (seen - kept if cell.if_dropped is not None else 0)
+
+def shadowed_of(cell: Cell, seen: int, kept: int) -> int:
+    """How many records of a cell passed only because of shadow mode."""
+    shadowed = 0
+    if cell.terms.shadow:
+        running_seen, running_kept = running_of(cell, seen, kept)
+        shadowed = running_seen - running_kept
+    return shadowed + sum(row.seen - row.kept for row in cell.rows if row.terms.shadow)
+
+
+def rows_of(cell: Cell) -> list[Row]:
+    """All that a cell counted, as rows; the last one is made up for the terms in force."""
+    running = Row(cell.terms, *running_of(cell, *counts_of(cell)))
+    return [*cell.rows, running] if running.seen else list(cell.rows)
 
 
 class SeverityTable:
@@ -227,5 +332,10 @@ def memory_of(table: SeverityTable) -> tuple[int, int, int, int]:
 
 
 def _bytes_of(cell: Cell) -> int:
-    own = (cell.key, cell.signature, cell.left, cell.base, cell.volume)  # the rest is shared
+    # The rest is shared, by far the most of closed rows too.
+    rows = [row for row in cell.rows if row.is_open]
+    own = (cell.key, cell.signature, cell.left, cell.base, cell.volume, *rows)
     return sys.getsizeof(cell) + sum(map(sys.getsizeof, own))
+
+
+_NEW: Final = Terms(None, "first")

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -28,6 +29,7 @@ DEFAULT_ANOMALY_BOOST: Final = 5.0
 _MAX_PATTERN_RATES: Final = 1_000_000
 _MAX_WORDS: Final = 1_000
 _MAX_WORD_LENGTH: Final = 200
+_MAX_BOOSTS: Final = 1_000
 _MAX_TEXT: Final = 100_000
 _MAX_KEEP_FIRST: Final = 1_000_000
 _MAX_BOOST: Final = 1_000_000.0
@@ -35,6 +37,30 @@ _MAX_BOOST: Final = 1_000_000.0
 
 def _no_rates() -> Mapping[str, float]:
     return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Boost:
+    """Full fidelity for a while. All selectors None: of the whole service."""
+
+    #: Of this pattern only, 16 hex digits.
+    signature: str | None = None
+    #: Of this severity only, a canonical name.
+    severity: str | None = None
+    #: Of this logger and its children; then neither signature nor severity.
+    logger: str | None = None
+    #: Until when, seconds since the epoch.
+    until: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its form in a policy document."""
+        until = datetime.fromtimestamp(math.ceil(self.until), timezone.utc)
+        return {
+            "signature": self.signature,
+            "severity": self.severity,
+            "logger": self.logger,
+            "until": until.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +94,8 @@ class SamplingPolicy:
     mode: Mode = "active"
     #: Signatures that are protected by hand: never dropped, not even by the limit.
     protected: frozenset[str] = frozenset()
+    #: What the policy server keeps whole for a while, whatever the version.
+    boosts: tuple[Boost, ...] = ()
     #: Why the rates are what they are, in words.
     reasoning: str = ""
     #: What made the policy ("builtin", "openai", "file", ...).
@@ -120,6 +148,7 @@ class SamplingPolicy:
             keep_first=_keep_first(document),
             mode=_mode(document.get("mode", "active")),
             protected=_signatures(document.get("protected")),
+            boosts=_boosts(document.get("boosts")),
             reasoning=_text(document, "reasoning", "", limit=_MAX_TEXT),
             generated_by=_text(document, "generated_by", "", limit=200),
             created_at=_text(document, "created_at", "", limit=100) or None,
@@ -139,6 +168,7 @@ class SamplingPolicy:
             "keep_first": self.keep_first,
             "mode": self.mode,
             "protected": sorted(self.protected),
+            "boosts": [boost.to_dict() for boost in self.boosts],
             "reasoning": self.reasoning,
             "generated_by": self.generated_by,
             "created_at": self.created_at,
@@ -210,6 +240,42 @@ def _signatures(value: object) -> frozenset[str]:
     if not all(isinstance(signature, str) and signature for signature in value):
         raise PolicyError("protected holds signatures, each a text")
     return frozenset(value)
+
+
+def _boosts(value: object) -> tuple[Boost, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise PolicyError(f"boosts is a list of objects, not {type(value).__name__}")
+    if len(value) > _MAX_BOOSTS:
+        raise PolicyError(f"boosts holds at most {_MAX_BOOSTS:,} objects, not {len(value):,}")
+    return tuple(_one_boost(each) for each in value)
+
+
+def _one_boost(value: object) -> Boost:
+    if not isinstance(value, Mapping):
+        raise PolicyError(f"boosts holds objects, not {type(value).__name__}")
+    for name in ("signature", "severity", "logger"):
+        if not isinstance(value.get(name), (str, type(None))):
+            raise PolicyError(f"boosts holds a {name} that is no text")
+    severity, logger = value.get("severity"), value.get("logger")
+    if logger is not None and not (severity is None and value.get("signature") is None):
+        raise PolicyError("boosts holds a logger together with a signature or severity")
+    return Boost(
+        signature=value.get("signature"),
+        severity=None if severity is None else severity_name(severity),
+        logger=logger,
+        until=_time(value.get("until")),
+    )
+
+
+def _time(value: object) -> float:
+    try:
+        # "Z" is read by Python from 3.11 on.
+        until = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+        return until.replace(tzinfo=until.tzinfo or timezone.utc).timestamp()
+    except (ValueError, OverflowError):
+        raise PolicyError(f"boosts holds an until that is no time: {value!r:.40}") from None
 
 
 def _whole(document: Mapping[str, Any], name: str, least: int, most: int) -> int | None:

@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from lipservice._notices import Notices
 from lipservice._policy_store import PolicyCache, PolicyFile
 from lipservice._refresher import Refresher, policy_file_task
 from lipservice._worker import EXIT_SECONDS, Task, Worker
+from lipservice.call_sites import analyse_waiting, has_waiting
 from lipservice.exceptions import ConfigurationError
 from lipservice.patterns import PatternStats
 from lipservice.policy import SamplingPolicy
@@ -35,7 +37,15 @@ _FIRST_TICKS: Final = 1.0
 _TICK: Final = 5.0
 _YOUNG: Final = 30.0
 
+_CALL_SITES: Final = "call sites"
+#: Call sites that are analysed before the thread lets others run, and for how long it does.
+_SITES_AT_ONCE: Final = 4
+_BREATH: Final = 0.01
+
 _KEEP_ALL: Final = SamplingPolicy()
+
+#: The samplers of this process that somebody holds.
+_samplers: Final[weakref.WeakSet[AdaptiveSampler]] = weakref.WeakSet()
 
 # What it does, for whoever turns this logger to DEBUG; only ever written by the worker's thread,
 # whose records no integration samples.
@@ -66,8 +76,10 @@ class AdaptiveSampler(DecisionEngine):
         policy_cache: Folder where the last good policy of the server is kept.
         like: What policies made for *cost_target* say besides rates (words, keep_first, limit,
             mode, boost).
-        notices: Whether the logger `lipservice` tells the first drop, policy changes and
+        notices: Whether the logger `lipservice` tells the first drop, policy changes, boosts and
             summaries at INFO.
+        call_sites: Whether the source of a call site tells the template of a message that was
+            formatted by the application (an f-string, say).
         rng: Randomness, for tests.
         clock: Monotonic seconds, for tests.
         now: Seconds since the epoch, for tests.
@@ -90,6 +102,7 @@ class AdaptiveSampler(DecisionEngine):
         policy_cache: str | os.PathLike[str] | None = None,
         like: SamplingPolicy = _KEEP_ALL,
         notices: bool = True,
+        call_sites: bool = True,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -102,7 +115,12 @@ class AdaptiveSampler(DecisionEngine):
         _check_path(policy_cache, "policy_cache")
         _check_sources(client, cost_target, policy, policy_file, policy_cache)
         super().__init__(
-            max_patterns=max_pattern_cache_size, policy=policy, rng=rng, clock=clock, now=now
+            max_patterns=max_pattern_cache_size,
+            policy=policy,
+            rng=rng,
+            clock=clock,
+            now=now,
+            heals=bool(call_sites),
         )
         self._complaints = Complaints(clock=clock)
         self._refresher: Refresher | None = None
@@ -110,6 +128,8 @@ class AdaptiveSampler(DecisionEngine):
         self._report_interval = float(pattern_report_interval)
         self._notices = Notices(service_name, clock) if notices else None
         tasks = [Task("tick", self._tick, lambda: _FIRST_TICKS, _TICK)]
+        if call_sites:
+            tasks.append(Task(_CALL_SITES, self._analyse_call_sites, lambda: 0.0, _TICK))
         if notices:
             tasks.append(Task("summary", self._summarise, self._interval, self._report_interval))
         if cost_target is not None:
@@ -132,6 +152,8 @@ class AdaptiveSampler(DecisionEngine):
             tasks.extend(self._refresher.tasks())
         self._has_source = client is not None or cost_target is not None or policy_file is not None
         self._worker = Worker(tasks, final=self._finish, clock=clock)
+        self._asked_for_sites = False
+        _samplers.add(self)
 
     def get_policy(self) -> SamplingPolicy | None:
         """The policy in force; None while everything is kept for want of one."""
@@ -155,6 +177,8 @@ class AdaptiveSampler(DecisionEngine):
             "dropped": totals.dropped,
             "capped": totals.capped,
             "shadowed": totals.shadowed,
+            "held": totals.held,
+            "released": totals.released,
             "in_doubt": self._doubtful,
             "patterns": self._size,
             "max_patterns": self._max_patterns,
@@ -182,6 +206,9 @@ class AdaptiveSampler(DecisionEngine):
     def _after_slow_path(self) -> None:
         if self._has_source or self._policy is not None:
             self._worker.ensure_started()
+            if self._heals and not self._asked_for_sites and has_waiting():
+                self._asked_for_sites = True
+                self._worker.wake(_CALL_SITES)
 
     # ------------------------------------------------------------------ in the worker's thread
 
@@ -191,8 +218,12 @@ class AdaptiveSampler(DecisionEngine):
     def _tick(self) -> float:
         self.tick()
         if self._notices is not None:
-            self._notices.look(self._policy, self.totals())
+            self._notices.look(self._policy, self.totals(), self.boosts())
         return _FIRST_TICKS if self._clock() - self._started < _YOUNG else _TICK
+
+    def _analyse_call_sites(self) -> float:
+        self._asked_for_sites = False
+        return _BREATH if analyse_waiting(_SITES_AT_ONCE) else _TICK
 
     def _summarise(self) -> float:
         if self._notices is not None:
@@ -227,6 +258,11 @@ class AdaptiveSampler(DecisionEngine):
         super()._reset_after_fork()
         if self._notices is not None:
             self._notices.begin()
+
+
+def samplers() -> list[AdaptiveSampler]:
+    """All samplers of this process."""
+    return list(_samplers)
 
 
 class _FromServer:

@@ -19,25 +19,30 @@ import contextlib
 import os
 import secrets
 import sys
-import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token, copy_context
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from lipservice._fork import on_fork
 from lipservice.exceptions import ConfigurationError
+from lipservice.patterns import HOLDING
 
 if TYPE_CHECKING:
-    from lipservice.patterns import Cell
+    from lipservice._throttle import MinuteWindow
+    from lipservice.patterns import Cell, Row
 
 #: Randomness and thresholds have 56 bits, as OpenTelemetry's consistent probability sampling.
 _BITS: Final = 56
 _RANGE: Final = 1 << _BITS
 _MASK: Final = _RANGE - 1
+
+#: Below this a rate keeps nothing.
+LEAST_RATE: Final = 1e-12
 
 #: Records of one pattern that one random number may decide; the rest of them draw for themselves.
 COHERENT_RECORDS: Final = 100
@@ -45,7 +50,11 @@ COHERENT_RECORDS: Final = 100
 #: Bytes that all rings of the process may hold.
 _MAX_HELD_BYTES: Final = 64 * 1024 * 1024
 
-Release = Callable[[], None]
+#: Requests of one trace id that it decides in a process; the rest of them draw their own number.
+COHERENT_REQUESTS: Final = 100
+_MAX_TRACES: Final = 4096
+
+Release = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,35 +90,30 @@ class RecorderTotals:
 
 
 class _Recorders:
-    """The counters of all rings of this process."""
+    """The counters of all rings of this process, under `HOLDING`."""
 
     def __init__(self) -> None:
         self._reset_after_fork()
         on_fork(self)
 
     def _reset_after_fork(self) -> None:
-        self.lock = threading.RLock()  # re-entrant: a signal handler may log in the middle
         self.totals = RecorderTotals()
         self.bytes = 0
 
-    def count(
-        self, *, held: int = 0, released: int = 0, let_go: int = 0, evicted: int = 0, size: int = 0
-    ) -> None:
-        with self.lock:
-            totals = self.totals
-            totals.held += held
-            totals.released += released
-            totals.let_go += let_go
-            totals.evicted += evicted
-            self.bytes += size
 
-    def snapshot(self) -> RecorderTotals:
-        with self.lock:
-            return replace(self.totals)
+class _Held(NamedTuple):
+    """A record in a ring: how to write it, in which context, and where it is counted."""
+
+    release: Release
+    size: int
+    at: float
+    context: Context
+    row: Row | None
 
 
-#: Scopes that are open; empty where requests are not used, so that asking costs nothing.
-OPEN_SCOPES: Final[set[int]] = set()
+#: Requests that are open, and samplers that have boosted a logger, by id. Empty where there are
+#: none, so that the ordinary way of a record costs one look at it.
+WATCHED: Final[dict[int, object]] = {}
 
 _current: ContextVar[RequestScope | None] = ContextVar("lipservice_request", default=None)
 _recorders: Final = _Recorders()
@@ -117,12 +121,16 @@ _recorders: Final = _Recorders()
 
 def current_scope() -> RequestScope | None:
     """The request that the caller is in, or None."""
-    return _current.get() if OPEN_SCOPES else None
+    if not WATCHED:
+        return None
+    scope = _current.get()
+    return None if scope is None or scope.closed else scope
 
 
 def recorder_totals() -> RecorderTotals:
     """A snapshot of what the flight recorders of this process did."""
-    return _recorders.snapshot()
+    with HOLDING.lock:
+        return replace(_recorders.totals)
 
 
 def keep_request() -> None:
@@ -143,10 +151,9 @@ class RequestScope:
         clock: Monotonic seconds.
     """
 
-    # No lock: every step is one atomic operation on the deque, so that neither a fork nor a
-    # signal handler that logs can find one held.
     __slots__ = (
-        "_bytes", "_clock", "_drawn", "_limits", "_pid", "_ring", "failed", "name", "randomness"
+        "__weakref__", "_bytes", "_chances", "_clock", "_drawn", "_limits", "_pid", "_ring",
+        "closed", "failed", "name", "randomness",
     )  # fmt: skip
 
     def __init__(
@@ -160,79 +167,137 @@ class RequestScope:
         self.randomness = randomness
         #: Whether everything is kept from now on.
         self.failed = False
+        #: Whether it has ended: what a left-over task logs belongs to no request.
+        self.closed = False
         self._limits = limits
         self._clock = clock
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
         self._pid = os.getpid()
-        self._ring: deque[tuple[Release, int, float]] = deque()
+        self._ring: deque[_Held] = deque()
         self._bytes = 0
         self._drawn: dict[Cell, int] = {}
+        self._chances: dict[MinuteWindow, float] = {}
 
-    def keeps(self, cell: Cell, rate: float) -> bool | None:
+    # ------------------------------------------------------------------ the draw
+
+    def decides(self, cell: Cell) -> bool:
         """
-        Whether a record of *cell* is kept at *rate*; None: draw for it alone.
+        Whether the request's number decides about this record of *cell*; counts it.
+
+        A request with very many records of one pattern would decide about all of them with one
+        number. From the 101st on they draw for themselves, at the same rate.
+        """
+        drawn = self._drawn.get(cell, 0)
+        self._drawn[cell] = drawn + 1
+        return drawn < COHERENT_RECORDS
+
+    def keeps(self, rate: float) -> bool:
+        """
+        Whether the request's number keeps a record of this rate.
 
         One random number R of the request is compared with the rate's rejection threshold,
         T = (1 - rate) * 2**56, as in OpenTelemetry's TraceState probability sampling: kept if
-        R >= T. Rates nest: what is kept at 1 % is kept at 10 %. A request with very many records
-        of one pattern would decide about all of them with one number; from the 101st on they draw
-        for themselves, at the same rate.
+        R >= T. Rates nest: what is kept at 1 % is kept at 10 %.
         """
-        drawn = self._drawn.get(cell, 0)
-        if drawn >= COHERENT_RECORDS:
-            return None
-        self._drawn[cell] = drawn + 1
-        return self.randomness >= _threshold(rate)
+        return rate >= LEAST_RATE and self.randomness >= _threshold(rate)
 
-    def hold(self, release: Release, size: int) -> None:
-        """Keep *release* (it writes the record) until the request ends."""
-        limits = self._limits
-        full = _recorders.bytes > _MAX_HELD_BYTES
-        if full or size > limits.max_bytes or limits.max_records == 0:
-            _recorders.count(evicted=1)
-            return
-        now = self._clock()
-        self._ring.append((release, size, now))
-        self._bytes += size
-        _recorders.count(held=1, size=size)
-        while self._is_over(now):
-            self._pop(evicted=1)
+    def chance(self, window: MinuteWindow) -> float:
+        """
+        By how much the limit scales the rates of this request, 0 to 1.
+
+        As it was at the request's first look: later the room depends on what the request's own
+        number has kept, and a rate that depends on the number would bias the weights.
+        """
+        chance = self._chances.get(window)
+        if chance is None:
+            chance = self._chances[window] = window.chance()
+        return chance
+
+    # ------------------------------------------------------------------ the flight recorder
+
+    def hold(self, release: Release, size: int, row: Row | None = None) -> None:
+        """
+        Hold a record that was dropped until the request ends.
+
+        Args:
+            release: Writes the record. It is called in a copy of the caller's context, so that
+                what asks for a trace id or another context variable finds that of the log call.
+            size: Bytes that it takes, about.
+            row: The row of the ledger that counts what becomes of it.
+        """
+        if self._pid != os.getpid():
+            self._start_afresh()
+        held = _Held(release, size, self._clock(), copy_context(), row)
+        with HOLDING.lock:
+            if self._takes(size):
+                self._count(held, held=1)
+                self._ring.append(held)
+                while self._is_over(held.at):
+                    self._pop(evicted=1)
+            else:
+                _recorders.totals.evicted += 1
         if self.failed:  # another task of the request has failed in the meantime
             self.keep()
+
+    def pass_on(self, row: Row | None = None) -> None:
+        """Count a record that was dropped but is written, since the request has failed before."""
+        with HOLDING.lock:
+            _recorders.totals.released += 1
+            if row is not None:
+                row.count(released=1)
 
     def keep(self) -> None:
         """Release what is held, in order, and keep all later records of the request."""
         self.failed = True
         if self._pid != os.getpid():
-            self._ring.clear()  # inherited: the parent releases it
-        oldest = self._clock() - self._limits.max_age
-        while self._ring:
-            late = self._ring[0][2] < oldest
-            release = self._pop(evicted=late, released=not late)
-            if release is not None and not late:
-                _quietly(release)
+            self._start_afresh()  # what was inherited, the parent releases
+        while (held := self._next_to_release()) is not None:
+            held.context.run(_quietly, held.release)
 
     def close(self) -> None:
-        """Let go of what is held."""
-        if self._pid != os.getpid():
-            self._ring.clear()
-        while self._ring:
-            self._pop(let_go=1)
-        self._drawn.clear()
+        """Let go of what is held; the request has ended."""
+        self.closed = True
+        if self._pid == os.getpid():
+            with HOLDING.lock:
+                while self._ring:
+                    self._pop(let_go=1)
+        self._start_afresh()
+
+    def _next_to_release(self) -> _Held | None:
+        with HOLDING.lock:
+            oldest = self._clock() - self._limits.max_age
+            while self._ring and self._ring[0].at < oldest:
+                self._pop(evicted=1)
+            return self._pop(released=1) if self._ring else None
+
+    def _takes(self, size: int) -> bool:
+        limits = self._limits
+        if self.closed or size > limits.max_bytes or limits.max_records == 0:
+            return False
+        return _recorders.bytes + size <= _MAX_HELD_BYTES
 
     def _is_over(self, now: float) -> bool:
         limits, ring = self._limits, self._ring
         if len(ring) > limits.max_records or self._bytes > limits.max_bytes:
             return True
-        return bool(ring) and now - ring[0][2] > limits.max_age
+        return bool(ring) and now - ring[0].at > limits.max_age
 
-    def _pop(self, **what: int) -> Release | None:
-        try:
-            release, size, _ = self._ring.popleft()
-        except IndexError:  # another thread was faster
-            return None
-        self._bytes -= size
-        _recorders.count(held=-1, size=-size, **what)
-        return release
+    def _pop(self, *, evicted: int = 0, let_go: int = 0, released: int = 0) -> _Held:
+        held = self._ring.popleft()
+        self._count(held, held=-1, released=released)
+        _recorders.totals.evicted += evicted
+        _recorders.totals.let_go += let_go
+        return held
+
+    def _count(self, record: _Held, *, held: int, released: int = 0) -> None:
+        self._bytes += held * record.size
+        _recorders.bytes += held * record.size
+        _recorders.totals.held += held
+        _recorders.totals.released += released
+        if record.row is not None:
+            record.row.count(held=held, released=released)
 
 
 class request:  # noqa: N801 - used as a function: `with lipservice.request():`
@@ -277,15 +342,13 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         self.scope: RequestScope | None = None
 
     def __enter__(self) -> RequestScope:
-        outer = _current.get()
+        outer = current_scope()
         if outer is not None and not self._root:
             self.scope = outer
             return outer
-        randomness = self._randomness
-        if randomness is None:
-            randomness = _current_randomness()
+        randomness = _current_randomness() if self._randomness is None else self._randomness
         self.scope = scope = RequestScope(self._name, randomness, self._limits)
-        OPEN_SCOPES.add(id(scope))
+        watch(scope, wanted=True)
         self._token = _current.set(scope)
         return scope
 
@@ -319,11 +382,24 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
             _current.reset(token)
         except ValueError:  # left in another context than it was entered in (a generator's, say)
             _current.set(None)
-        OPEN_SCOPES.discard(id(scope))
         scope.close()
+        watch(scope, wanted=False)
 
 
 _DEFAULT_LIMITS: Final = RecorderLimits()
+
+
+def watch(one: object, *, wanted: bool) -> None:
+    """
+    Have each record look for requests and boosted loggers because of *one* of these, or no more.
+
+    What is forgotten half way (a request that was never left) is not looked for any more.
+    """
+    key = id(one)
+    if wanted:
+        WATCHED[key] = weakref.ref(one, lambda _gone: WATCHED.pop(key, None))
+    else:
+        WATCHED.pop(key, None)
 
 
 def threshold_text(rate: float) -> str:
@@ -348,7 +424,23 @@ def _randomness_of(trace_id: object) -> int:
         number = 0
     if len(text) != 32 or number == 0:
         raise ConfigurationError(f"trace_id is 32 hex digits, not all 0, not {trace_id!r:.80}")
-    return number & _MASK
+    return _spread(number & _MASK)
+
+
+def _spread(randomness: int) -> int:
+    """
+    A trace's number, unless it has decided about many requests already.
+
+    One id over a million requests (a scheduler's, say) would keep all of them or none.
+    """
+    uses = _uses.get(randomness, 0) + 1
+    if uses == 1 and len(_uses) >= _MAX_TRACES:
+        _uses.clear()
+    _uses[randomness] = uses
+    return randomness if uses <= COHERENT_REQUESTS else secrets.randbits(_BITS)
+
+
+_uses: Final[dict[int, int]] = {}
 
 
 def _current_randomness() -> int:
@@ -359,7 +451,7 @@ def _current_randomness() -> int:
         except Exception:
             trace_id = 0
         if trace_id:
-            return int(trace_id) & _MASK
+            return _spread(int(trace_id) & _MASK)
     return secrets.randbits(_BITS)
 
 

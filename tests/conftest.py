@@ -171,7 +171,7 @@ def _telling_doubts(errors, engine):
 
     def decide_in_doubt(self, decide, text, severity, error):
         decision = original(self, decide, text, severity, error)
-        if decision is not None and decision.rule == "doubt":
+        if getattr(decision, "rule", None) == "doubt":
             errors.append(("decision", error))
         return decision
 

@@ -66,4 +66,4 @@ def test_requests(case):
 
     assert threshold_text(case["rate"]) == case["threshold"]
     assert randomness_text(scope.randomness) == case["randomness"]
-    assert scope.keeps(object(), case["rate"]) is case["kept"]
+    assert scope.keeps(case["rate"]) is case["kept"]

@@ -15,7 +15,7 @@ import pytest
 
 from lipservice import _engine, patterns
 from lipservice._engine import DecisionEngine
-from lipservice.decision import Totals
+from lipservice.decision import Dropped, Totals
 from lipservice.patterns import Cell
 from lipservice.policy import SamplingPolicy
 from lipservice.scope import RecorderLimits, RequestScope
@@ -259,6 +259,11 @@ POLICIES = [
 ]
 
 
+def kept_or_none(outcome):
+    """A request's decision, as the other ways in put it."""
+    return None if isinstance(outcome, Dropped) else outcome
+
+
 class Crowd:
     """Threads that log as fast as they can, each counting what it was told."""
 
@@ -299,7 +304,9 @@ class Crowd:
         def decide(message, severity):
             if not scopes or chance.random() < 0.02:
                 scopes[:] = [RequestScope(None, chance.getrandbits(56), RecorderLimits())]
-            return self.engine.decide_scoped(message, severity, scopes[0], is_format=False)
+            return kept_or_none(
+                self.engine.decide_scoped(message, severity, scopes[0], is_format=False)
+            )
 
         return decide
 
@@ -382,7 +389,7 @@ class TestThreads:
         assert background.drained == {"seen": calls, "kept": crowd.kept[True]}
         assert engine.drain() == []
         assert min(background.met.values()) > 10
-        assert engine._departed.seen > 0  # patterns were evicted
+        assert engine._departures > 0  # patterns were evicted
 
     def test_one_pattern_that_all_threads_log(self):
         """The worst case for a count: everybody at the same countdown, gaps of every length."""
@@ -435,26 +442,27 @@ class TestThreads:
 
 class TestRequests:
     def test_a_pattern_that_is_evicted_while_its_request_draws_loses_no_count(self):
-        """`keeps` runs without the lock: what another thread may do meanwhile is done in it."""
+        """Between look-up and lock another thread may do anything: it is done there."""
         clock = Clock()
         engine = DecisionEngine(max_patterns=1, rng=random.Random(3), clock=clock, now=clock)
         engine.apply_policy(SamplingPolicy(sampling_rate=0.5, keep_first=0))
 
-        class Slow(RequestScope):
-            def keeps(self, cell, rate):
-                answer = super().keeps(cell, rate)
-                for _ in range(2):  # the first one sees the last record, the second one none
-                    clock.now += 300.0
-                    engine.tick()
-                return answer
+        settle = engine._settle_scoped
 
+        def settle_late(*arguments):
+            for _ in range(2):  # the first one sees the last record, the second one none
+                clock.now += 300.0
+                engine.tick()
+            return settle(*arguments)
+
+        engine._settle_scoped = settle_late
         answers = Counter()
         for number in range(200):
-            scope = Slow(None, random.Random(number).getrandbits(56), RecorderLimits())
-            kept = engine.decide_scoped("hello", "INFO", scope, is_format=False) is not None
-            answers[kept] += 1
+            scope = RequestScope(None, random.Random(number).getrandbits(56), RecorderLimits())
+            kept = kept_or_none(engine.decide_scoped("hello", "INFO", scope, is_format=False))
+            answers[kept is not None] += 1
 
-        assert engine._departed.seen > 100
+        assert engine._departures > 100
         assert engine.totals() == Totals(200, answers[True], answers[False])
 
     def test_what_a_request_kept_is_told_even_if_it_is_drained_in_the_middle(self):
@@ -481,7 +489,9 @@ class TestRequests:
             scope = RequestScope(None, random.Random(number).getrandbits(56), RecorderLimits())
             sys.settrace(tracer)
             try:
-                answer = engine.decide_scoped("hello", "INFO", scope, is_format=False)
+                answer = kept_or_none(
+                    engine.decide_scoped("hello", "INFO", scope, is_format=False)
+                )
             finally:
                 sys.settrace(before)
             kept += answer is not None
@@ -535,7 +545,7 @@ class TestLockIsHeldBriefly:
 
             return watched
 
-        for name in ("counts_of", "shadowed_of"):
+        for name in ("counts_of", "shadowed_of", "rows_of"):
             monkeypatch.setattr(_engine, name, watching(getattr(_engine, name)))
         for name in ("_arm", "_close_gap"):
             monkeypatch.setattr(DecisionEngine, name, watching(getattr(DecisionEngine, name)))
@@ -546,6 +556,7 @@ class TestLockIsHeldBriefly:
         "action",
         [
             DecisionEngine.totals,
+            DecisionEngine.ledger,
             DecisionEngine.drain,
             DecisionEngine.get_pattern_stats,
             DecisionEngine.tick,
@@ -553,7 +564,7 @@ class TestLockIsHeldBriefly:
             lambda engine: engine.apply_policy(SamplingPolicy(patterns=("word",))),
             lambda engine: engine.boost(minutes=1.0),
         ],
-        ids=["totals", "drain", "stats", "tick", "policy", "words", "boost"],
+        ids=["totals", "ledger", "drain", "stats", "tick", "policy", "words", "boost"],
     )
     def test_no_hold_looks_at_more_than_a_batch(self, engine, action):
         action(engine)
@@ -562,16 +573,16 @@ class TestLockIsHeldBriefly:
 
     def test_totals_stay_exact_when_a_pattern_goes_in_the_middle(self, engine, monkeypatch):
         calls = []
-        real = _engine._sum_up
+        real = _engine._Sums.add_cells
 
-        def evicting(cells, start):
+        def evicting(sums, cells):
             calls.append(len(cells))
             if len(calls) == 5:
                 with engine._lock:
                     engine._retire(next(iter(engine._tables["INFO"].index.values())))
-            return real(cells, start)
+            return real(sums, cells)
 
-        monkeypatch.setattr(_engine, "_sum_up", evicting)
+        monkeypatch.setattr(_engine._Sums, "add_cells", evicting)
 
         assert engine.totals() == Totals(2000, 2000)
 

@@ -14,7 +14,9 @@ import pytest
 
 from lipservice import _engine, _throttle, patterns
 from lipservice._engine import DecisionEngine
+from lipservice.decision import Dropped
 from lipservice.policy import SamplingPolicy
+from lipservice.scope import RecorderLimits, RequestScope
 from lipservice.signature import compute_signature
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +26,7 @@ POLICIES = [
     SamplingPolicy(sampling_rate=0.0, keep_first=1, patterns=("noisy",)),
     SamplingPolicy(sampling_rate=0.7, keep_first=2, max_logs_per_minute=300),
     SamplingPolicy(sampling_rate=0.2, keep_first=0, mode="shadow"),
+    *(SamplingPolicy(sampling_rate=0.4, keep_first=1, version=version) for version in range(6)),
 ]
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 MESSAGES = [f"{a} of {b}" for a in WORDS for b in WORDS] + [f"{a} took 7 ms" for a in WORDS]
@@ -59,6 +62,8 @@ class Interrupting:
         self.engine = None
         self.depth = 0
         self.kept = Counter()
+        self.released = 0
+        self.scope = RequestScope(None, 0, RecorderLimits())
         self.interrupted = Counter()
 
     def clock(self):
@@ -70,8 +75,33 @@ class Interrupting:
     def log(self, message=None, severity=None):
         message = message or self.chance.choice(MESSAGES)
         severity = severity or self.chance.choice(["DEBUG", "INFO", "INFO", "ERROR"])
-        decide = self.chance.choice((self.engine.decide_message, self.engine.decide_format))
+        decide = self.chance.choice(
+            (self.engine.decide_message, self.engine.decide_format, self.in_request, self.boosted)
+        )
         self.kept[decide(message, severity) is not None] += 1
+
+    def in_request(self, message, severity):
+        """In a request that is now and then a new one, and now and then fails."""
+        if self.chance.random() < 0.05:
+            self.scope.close()
+            self.scope = RequestScope(None, self.chance.getrandbits(56), RecorderLimits(20))
+        if self.chance.random() < 0.02:
+            self.scope.keep()
+        outcome = self.engine.decide_scoped(message, severity, self.scope, is_format=False)
+        if not isinstance(outcome, Dropped):
+            return outcome
+        if outcome.scope.failed:
+            outcome.scope.pass_on(outcome.row)
+            self.released += 1
+        else:
+            outcome.scope.hold(self.release, 1, outcome.row)
+        return None
+
+    def release(self):
+        self.released += 1
+
+    def boosted(self, message, severity):
+        return self.engine.decide_boosted(message, severity, is_format=False)
 
     def trace(self, frame, event, _argument):
         if frame.f_code.co_filename not in TRACED:
@@ -94,8 +124,24 @@ class Interrupting:
 TRACED = {_engine.__file__, patterns.__file__, _throttle.__file__}
 CRITICAL = {
     "_arm", "_close_gap", "_settle_alone", "_judge", "_new_cell", "_retire", "_drain_cell",
-    "_toggle_shadow", "_follow_words", "_tick_cell", "_sum_up", "counts_of",
+    "_close_row", "_with_closed", "_with_old_ones_together", "_count_scoped", "_open_row",
+    "_follow_words", "_tick_cell", "_book", "_settle_boosted", "running_of", "counts_of",
 }  # fmt: skip
+
+
+def check_ledger(engine):
+    """The ledger has no entry below 0 and adds up to the totals."""
+    entries, totals = engine.ledger(), engine.totals()
+    sums = Counter()
+    for entry in entries:
+        assert entry.seen == entry.kept + entry.dropped + entry.held
+        assert min(entry.seen, entry.kept, entry.dropped, entry.held, entry.released) >= 0
+        sums.update({name: getattr(entry, name) for name in ("seen", "kept", "held", "released")})
+        sums["dropped"] += entry.dropped + entry.shadowed
+    assert sums["seen"] == totals.seen
+    assert sums["kept"] == totals.kept + totals.shadowed
+    assert sums["dropped"] == totals.dropped + totals.capped
+    assert (sums["held"], sums["released"]) == (totals.held, totals.released)
 
 
 @pytest.mark.parametrize("locked", [False, True], ids=["countdown", "locked"])
@@ -125,16 +171,23 @@ def test_whatever_the_engine_is_doing_a_record_in_between_counts_once(locked):
                     engine.tick()
                 elif step < 0.97:
                     engine.apply_policy(world.chance.choice(POLICIES))
-                else:
+                elif step < 0.994:
                     drain()
+                else:
+                    engine.ledger()  # with records in between it is of no one moment
+                    world.depth += 1
+                    check_ledger(engine)
+                    world.depth -= 1
                 assert engine._busy is False
         finally:
             sys.settrace(before)
         drain()
 
         totals = engine.totals()
-        assert totals.seen == totals.kept + totals.dropped + totals.capped == world.kept.total()
-        assert totals.kept + totals.shadowed == world.kept[True]
+        assert totals.seen == world.kept.total()
+        assert totals.kept + totals.shadowed == world.kept[True] + world.released
+        assert totals.released == world.released
+        check_ledger(engine)
         assert drained == {"seen": world.kept.total(), "kept": world.kept[True]}
         interrupted += world.interrupted
 
@@ -239,7 +292,9 @@ PRELUDE = """
 import gc, random, signal, sys, threading, time
 from collections import Counter
 from lipservice._engine import DecisionEngine
+from lipservice.decision import Dropped
 from lipservice.policy import SamplingPolicy
+from lipservice.scope import RecorderLimits, RequestScope
 sys.setswitchinterval(1e-5)
 wall = [1000.0]
 engine = DecisionEngine(max_patterns=60, rng=random.Random(1), clock=lambda: wall[0],

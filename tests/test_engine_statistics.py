@@ -18,6 +18,7 @@ from types import MappingProxyType
 import pytest
 
 from lipservice._engine import DecisionEngine
+from lipservice.decision import Dropped
 from lipservice.policy import SamplingPolicy
 from lipservice.scope import RecorderLimits, RequestScope
 from lipservice.signature import compute_signature
@@ -314,8 +315,8 @@ def requests(world):
     for _ in range(60):
         scope = RequestScope(None, world.chance.getrandbits(56), RecorderLimits())
         for message in (SLOW, FAST, SLOW):
-            decision = world.engine.decide_scoped(message, "INFO", scope, is_format=False)
-            world.note(message, decision)
+            outcome = world.engine.decide_scoped(message, "INFO", scope, is_format=False)
+            world.note(message, None if isinstance(outcome, Dropped) else outcome)
         if world.chance.random() < 0.3:
             world.log(SLOW)
 

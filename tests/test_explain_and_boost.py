@@ -108,7 +108,7 @@ def test_a_boosted_logger_and_its_children_lose_nothing_and_bias_nothing(sampler
     for _ in range(20):
         logger.info("hello")
 
-    assert stream.getvalue().strip("\0\n").split("\n") == ["0.0"] * 20
+    assert stream.getvalue().strip("\0\n").split("\n") == ["1.0"] * 20
     clock[0] += 601
     sampler.tick()
     stream.truncate(0)

@@ -33,7 +33,7 @@ from lipservice.middleware.jobs import (
 from lipservice.middleware.wsgi import SamplingWSGIMiddleware
 from lipservice.policy import SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import OPEN_SCOPES
+from lipservice.scope import WATCHED
 
 STEPS = ("begin", "work", "end")
 
@@ -61,7 +61,7 @@ def story():
     yield tell
     logger.removeHandler(handler)
     sampler.shutdown()
-    assert not OPEN_SCOPES
+    assert not WATCHED
 
 
 def check(story, failed):
@@ -262,7 +262,7 @@ def test_celery(story):
             with contextlib.suppress(LookupError):
                 result.get(timeout=20)
         deadline = time.monotonic() + 10
-        while OPEN_SCOPES and time.monotonic() < deadline:
+        while WATCHED and time.monotonic() < deadline:
             time.sleep(0.01)
     check(story, ["u0", "u3", "u6"])
 

@@ -11,7 +11,8 @@ import lipservice
 from lipservice import performance
 
 NAMES = {
-    "AdaptiveSampler", "ConfigurationError", "Decision", "LipServiceClient", "LipServiceError",
+    "AdaptiveSampler", "ConfigurationError", "Decision", "LedgerEntry", "LipServiceClient",
+    "LipServiceError", "boost",
     "LogContext", "LoguruFilter", "MissingExtraError", "PatternStats", "PolicyError",
     "PostHogConfig", "PostHogHandler", "PostHogOTLPExporter", "PostHogProcessor", "PostHogSink",
     "RecorderLimits", "SamplingFilter", "SamplingHandler", "SamplingLogger",

@@ -405,7 +405,7 @@ class TestNotices:
 
         lines = told()
         assert [line.split(" (")[0] for line in lines[:3]] == [
-            f"INFO sampling by policy p v{version}" for version in (1, 2, 3)
+            f"INFO sampling by policy {version}" for version in (1, 2, 3)
         ]
         assert len(lines) == 4
         assert "everything is kept" in lines[3]

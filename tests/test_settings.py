@@ -49,6 +49,7 @@ READABLE = {
     "protect": ("payment, order ,,refund", ("payment", "order", "refund")),
     "shadow": ("yes", True),
     "notices": ("Off", False),
+    "call_sites": ("no", False),
 }
 #: Setting -> texts that are refused.
 UNREADABLE = {
@@ -63,6 +64,7 @@ UNREADABLE = {
     "keep_first": ["-1", "1.5", "many"],
     "shadow": ["maybe", "2"],
     "notices": ["maybe", "2"],
+    "call_sites": ["maybe", "2"],
 }
 WRONG_TYPES = [
     (name, value)

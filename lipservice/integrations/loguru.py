@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from lipservice._settings import default_sampler_quietly
 from lipservice._worker import OWN_THREADS
+from lipservice.call_sites import CallSite, site_at
+from lipservice.decision import Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
-from lipservice.integrations._deciding import Deciding
-from lipservice.integrations.stdlib import OWN_LOGGERS, RELEASED, stamps_of
+from lipservice.integrations._deciding import Deciding, decide_watched, stamps_of
+from lipservice.integrations.stdlib import OWN_LOGGERS
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import OPEN_SCOPES, RequestScope, current_scope
+from lipservice.scope import WATCHED
 
 try:
     import loguru  # noqa: F401 - only to know that it is there
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
 
 def decide(
-    sampler: AdaptiveSampler, record: Record, hold: Callable[[RequestScope], None] | None = None
+    sampler: AdaptiveSampler,
+    record: Record,
+    hold: Callable[[Dropped], None] | None = None,
 ) -> bool:
     """
     Whether to keep *record*; stamps `extra` with `lipservice_*`, or the record with the weight 0
@@ -53,13 +57,9 @@ def decide(
         return True
     if record["thread"].id in OWN_THREADS:
         return False
-    scope = current_scope() if OPEN_SCOPES else None
-    if scope is not None:
-        return _decide_in(scope, sampler, record, hold)
-    decision = sampler.decide_message(record["message"], record["level"].no)
-    if decision is None and sampler.boosted_loggers and sampler.is_boosted(record["name"] or ""):
-        stamps.update(RELEASED)
-        return True
+    if WATCHED:
+        return _decide_watched(sampler, record, hold)
+    decision = sampler.decide_at(record["message"], record["level"].no, _site_of, record)
     if decision is None:
         whole["lipservice_weight"] = 0.0  # not in `extra`, where other sinks would print it
         return False
@@ -74,28 +74,40 @@ def decide(
     return True
 
 
-def _decide_in(
-    scope: RequestScope,
+def _decide_watched(
     sampler: AdaptiveSampler,
     record: Record,
-    hold: Callable[[RequestScope], None] | None,
+    hold: Callable[[Dropped], None] | None,
 ) -> bool:
     message, level = record["message"], record["level"].no
-    decision = sampler.decide_scoped(message, level, scope, is_format=False)
-    if decision is None:
-        if scope.failed:
-            record["extra"].update(RELEASED)
-            return True
+    outcome, scope = decide_watched(
+        sampler,
+        record["name"],
+        message,
+        level,
+        is_format=False,
+        find_site=_site_of,
+        where=record,
+    )
+    if outcome is None or (isinstance(outcome, Dropped) and not outcome.scope.failed):
         record["lipservice_weight"] = 0.0  # type: ignore[typeddict-unknown-key]
-        if hold is not None:
-            hold(scope)
+        if outcome is not None and hold is not None:
+            hold(outcome)
         return False
-    record["extra"].update(stamps_of(decision, scope))
-    if decision.unmeasured is not None:
-        sampler.measure(decision, len(message))
-    if level >= logging.ERROR:
+    record["extra"].update(stamps_of(outcome, scope))
+    if isinstance(outcome, Dropped):
+        outcome.scope.pass_on(outcome.row)
+        return True
+    if outcome.unmeasured is not None:
+        sampler.measure(outcome, len(message))
+    if scope is not None and level >= logging.ERROR:
         scope.keep()
     return True
+
+
+def _site_of(record: Record) -> CallSite | None:
+    # loguru fills in braces itself: its own format string is nowhere but in the source.
+    return site_at(record["file"].path, record["line"], braces=True)
 
 
 class LoguruFilter(Deciding):
@@ -177,9 +189,9 @@ class SamplingSink(Deciding):
         return logger.add(self.target, filter=LoguruFilter(self.sampler, also=also), **options)
 
     def _keeps(self, message: Message) -> bool:
-        def hold(scope: RequestScope) -> None:
+        def hold(dropped: Dropped) -> None:
             # Formatted already: what is held is what would have been written.
-            scope.hold(lambda: self._pass_on(message), 200 + len(message))
+            dropped.scope.hold(lambda: self._pass_on(message), 200 + len(message), dropped.row)
 
         return decide(self._bound or default_sampler_quietly(), message.record, hold)
 

@@ -14,21 +14,23 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from threading import get_ident
-from types import MappingProxyType, TracebackType
+from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, TypeAlias
 
 from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice._worker import OWN_THREADS
-from lipservice.decision import Decision
+from lipservice.call_sites import CallSite, site_at
+from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import ConfigurationError
-from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import (
-    OPEN_SCOPES,
-    RequestScope,
-    current_scope,
-    randomness_text,
-    threshold_text,
+from lipservice.integrations._deciding import (
+    OWN,
+    RELEASED,
+    decide_watched,
+    is_watched,
+    stamps_of,
 )
+from lipservice.sampler import AdaptiveSampler
+from lipservice.scope import WATCHED
 
 _ExcInfo: TypeAlias = (
     "bool | BaseException | tuple[None, None, None] |"
@@ -37,6 +39,7 @@ _ExcInfo: TypeAlias = (
 
 # Values that cannot change until a held record is formatted.
 _SCALARS: Final = (str, int, float, bytes, type(None))
+_CONTAINERS: Final = (dict, list, set)
 # What a held record takes beside its message, about.
 _HELD_BYTES: Final = 600
 _formatter: Final = logging.Formatter()
@@ -62,16 +65,14 @@ def decide(
     # Attributes, not `record.__dict__`: asking for the dict makes CPython build it.
     weight = getattr(record, "lipservice_weight", None)
     if weight is not None:
-        return bool(weight != 0.0) or getattr(record, "lipservice_rule", None) == "released"
+        return bool(weight != 0.0) or getattr(record, "lipservice_rule", None) == RELEASED
     if record.name in OWN_LOGGERS:
         vars(record).update(OWN)
         return True
     if OWN_THREADS and record.thread in OWN_THREADS and _is_from_our_own_work(record):
         return False  # born in our own HTTP call, say: it must not feed what caused it
-    if OPEN_SCOPES:
-        scope = current_scope()
-        if scope is not None:
-            return _decide_in(scope, sampler, record, release)
+    if WATCHED:
+        return _decide_watched(sampler, record, release)
     message, arguments = record.msg, record.args
     if type(message) is dict and "event" in message:
         if "lipservice_weight" in message:
@@ -80,10 +81,10 @@ def decide(
     if arguments:
         decision = sampler.decide_format(message, record.levelno)
     else:
-        decision = sampler.decide_message(message, record.levelno)
+        decision = sampler.decide_at(message, record.levelno, _site_of, record)
     if decision is None:
         record.lipservice_weight = 0.0
-        return bool(sampler.boosted_loggers) and _is_saved(sampler, record)
+        return False
     (
         record.lipservice_signature,
         record.lipservice_rate,
@@ -97,6 +98,10 @@ def decide(
     return True
 
 
+def _site_of(record: logging.LogRecord) -> CallSite | None:
+    return site_at(record.pathname, record.lineno)
+
+
 def _event_of(message: dict[Any, Any]) -> tuple[Any, Any]:
     """Text and arguments of an event of structlog, on its way to a ProcessorFormatter."""
     return message["event"], message.get("positional_args")
@@ -106,7 +111,7 @@ def _believe(message: dict[Any, Any], record: logging.LogRecord) -> bool:
     """Take over what structlog's processor has decided."""
     stamps = {key: message[key] for key in OWN if key in message}
     vars(record).update(stamps)
-    return bool(stamps["lipservice_weight"] != 0.0) or message.get("lipservice_rule") == "released"
+    return bool(stamps["lipservice_weight"] != 0.0) or message.get("lipservice_rule") == RELEASED
 
 
 def _is_from_our_own_work(record: logging.LogRecord) -> bool:
@@ -119,101 +124,73 @@ def _is_from_our_own_work(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR and record.process in {None, os.getpid()}
 
 
-def _is_saved(sampler: AdaptiveSampler, record: logging.LogRecord) -> bool:
-    """Whether `boost(logger=...)` keeps a record that was dropped; its weight stays 0."""
-    if not sampler.is_boosted(record.name):
-        return False
-    record.lipservice_rule = "released"
-    return True
-
-
-def _decide_in(
-    scope: RequestScope,
+def _decide_watched(
     sampler: AdaptiveSampler,
     record: logging.LogRecord,
     release: Callable[[logging.LogRecord], Any],
 ) -> bool:
-    """As `decide`, for a record of a request: what is dropped is held."""
+    """As `decide`, where the record may be of a request: then what is dropped is held."""
     message, arguments = record.msg, record.args
     if type(message) is dict and "event" in message:
         if "lipservice_weight" in message:
             return _believe(message, record)
         message, arguments = _event_of(message)
-    decision = sampler.decide_scoped(message, record.levelno, scope, is_format=bool(arguments))
-    if decision is None:
+    outcome, scope = decide_watched(
+        sampler,
+        record.name,
+        message,
+        record.levelno,
+        is_format=bool(arguments),
+        find_site=_site_of,
+        where=record,
+    )
+    if outcome is None:
         record.lipservice_weight = 0.0
-        if scope.failed:
-            record.lipservice_rule = "released"
-            return True
-        if _is_saved(sampler, record):
-            return True
-        with contextlib.suppress(Exception):  # arguments that cannot be formatted: nothing to keep
-            held = _held(record)
-            scope.hold(lambda: release(held), _HELD_BYTES + len(str(held.msg)))
         return False
-    _stamp_in(scope, sampler, record, decision)
+    if isinstance(outcome, Dropped) and not outcome.scope.failed:
+        record.lipservice_weight = 0.0
+        with contextlib.suppress(Exception):  # arguments that cannot be formatted: nothing to keep
+            held = _held(record, outcome)
+            size = _HELD_BYTES + len(str(held.msg))
+            outcome.scope.hold(lambda: release(held), size, outcome.row)
+        return False
+    vars(record).update(stamps_of(outcome, scope))
+    if isinstance(outcome, Dropped):
+        outcome.scope.pass_on(outcome.row)
+        return True
+    if outcome.unmeasured is not None:
+        _measure(sampler, outcome, record)
+    if scope is not None and record.levelno >= logging.ERROR:
+        scope.keep()  # what led to the error goes before it
     return True
 
 
-def _stamp_in(
-    scope: RequestScope, sampler: AdaptiveSampler, record: logging.LogRecord, decision: Decision
-) -> None:
-    record.__dict__.update(stamps_of(decision, scope))
-    if decision.unmeasured is not None:
-        _measure(sampler, decision, record)
-    if record.levelno >= logging.ERROR:
-        scope.keep()  # what led to the error goes before it
-
-
-def stamps_of(decision: Decision, scope: RequestScope | None) -> dict[str, object]:
-    """What is written on a kept record, in every framework."""
-    stamps: dict[str, object] = {
-        "lipservice_signature": decision.signature,
-        "lipservice_rate": decision.rate,
-        "lipservice_weight": decision.weight,
-        "lipservice_rule": decision.rule,
-        "lipservice_policy": decision.policy,
-    }
-    if scope is not None and decision.rule == "request":
-        stamps["sampling.threshold"] = threshold_text(decision.rate)
-        stamps["sampling.randomness"] = randomness_text(scope.randomness)
-    return stamps
-
-
-#: On what the logger `lipservice` says, so that a format that names the weight prints it too.
-OWN: Final[Mapping[str, object]] = MappingProxyType(
-    {
-        "lipservice_signature": "",
-        "lipservice_rate": 1.0,
-        "lipservice_weight": 1.0,
-        "lipservice_rule": "own",
-        "lipservice_policy": None,
-    }
-)
-
-#: On a record that was dropped by its own draw and kept because its request failed.
-RELEASED: Final[Mapping[str, object]] = MappingProxyType(
-    {"lipservice_weight": 0.0, "lipservice_rule": "released"}
-)
-
-
-def _held(record: logging.LogRecord) -> logging.LogRecord:
+def _held(record: logging.LogRecord, dropped: Dropped) -> logging.LogRecord:
     """A copy that says later what the record says now."""
     held = copy.copy(record)
-    held.lipservice_rule = "released"
+    vars(held).update(stamps_of(dropped))
     arguments = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
     if not all(isinstance(argument, _SCALARS) for argument in arguments):
         held.msg, held.args = record.getMessage(), ()
+    elif type(record.msg) is dict:  # of structlog, for its ProcessorFormatter
+        held.msg = _frozen({**record.msg, **stamps_of(dropped)})
     elif not isinstance(record.msg, str):
         held.msg = str(record.msg)
     for name, value in vars(record).items():
-        if type(value) in (dict, list, set) and name != "args":
-            setattr(held, name, value.copy())
+        if type(value) in _CONTAINERS and name != "args":
+            setattr(held, name, _frozen(value))
     if held.exc_info:
         if not held.exc_text and isinstance(held.exc_info, tuple):
             held.exc_text = _formatter.formatException(held.exc_info)
         held.exc_info = None  # its frames would stay alive
     return held
+
+
+def _frozen(value: Any) -> Any:
+    """A copy of a container of the application's, down to what is neither container nor scalar."""
+    if type(value) is dict:
+        return {key: _frozen(each) for key, each in value.items()}
+    return type(value)(map(_frozen, value)) if type(value) in _CONTAINERS else value
 
 
 def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRecord) -> None:
@@ -392,21 +369,16 @@ class SamplingLogger(logging.Logger):
         if OWN_THREADS and get_ident() in OWN_THREADS and level < logging.ERROR:
             return  # what our own HTTP call logs must not feed what caused it
         sampler = self.sampler or default_sampler_quietly()
-        scope = current_scope() if OPEN_SCOPES else None
-        if scope is not None:
+        if WATCHED and is_watched(sampler, self.name):
             # A record that may be released has to exist: inside a request, early is not cheap.
             record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
-            if _decide_in(scope, sampler, record, self.handle):
+            if _decide_watched(sampler, record, self.handle):
                 self.handle(record)
             return
         if args:
             decision = sampler.decide_format(msg, level)  # type: ignore[arg-type]  # copes
         else:
-            decision = sampler.decide_message(msg, level)  # type: ignore[arg-type]
-        if decision is None and sampler.boosted_loggers and sampler.is_boosted(self.name):
-            record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
-            vars(record).update(RELEASED)
-            self.handle(record)
+            decision = sampler.decide_at(msg, level, _calling_site, stacklevel)  # type: ignore[arg-type]
         if decision is not None:
             record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
             (
@@ -452,6 +424,20 @@ class SamplingLogger(logging.Logger):
             extra,
             stack,
         )
+
+
+def _calling_site(stacklevel: int) -> CallSite | None:
+    """Where `_log`'s caller's caller called; the frames are those of decide_at, _log, info, ..."""
+    frame: FrameType | None = sys._getframe(_DEPTH)  # noqa: SLF001 - as logging does
+    while frame is not None and (stacklevel > 1 or frame.f_code.co_filename == _LOGGING):
+        stacklevel -= frame.f_code.co_filename != _LOGGING
+        frame = frame.f_back
+    return None if frame is None else site_at(frame.f_code.co_filename, frame.f_lineno)
+
+
+#: Frames from `_calling_site` to what called `logger.info`.
+_DEPTH: Final = 5
+_LOGGING: Final = logging.addLevelName.__code__.co_filename
 
 
 def sampling_logger_class(sampler: AdaptiveSampler) -> type[SamplingLogger]:

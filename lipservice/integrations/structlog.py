@@ -9,19 +9,22 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import sys
 import types
 from collections.abc import Callable, Mapping, MutableMapping
 from threading import get_ident
+from types import FrameType
 from typing import Any, Final
 
 from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice._worker import OWN_THREADS
-from lipservice.decision import Decision
+from lipservice.call_sites import CallSite, site_at
+from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
-from lipservice.integrations._deciding import Deciding
-from lipservice.integrations.stdlib import OWN_LOGGERS, RELEASED, stamps_of
+from lipservice.integrations._deciding import Deciding, decide_watched, is_watched, stamps_of
+from lipservice.integrations.stdlib import OWN_LOGGERS
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import OPEN_SCOPES, RequestScope, current_scope
+from lipservice.scope import WATCHED
 
 try:
     import structlog
@@ -79,19 +82,14 @@ class SamplingProcessor(Deciding):
             raise structlog.DropEvent
         event = event_dict.get("event")
         sampler = self._bound or default_sampler_quietly()
-        if OPEN_SCOPES:
-            scope = current_scope()
-            if scope is not None:
-                return _process_in(scope, sampler, name, event_dict)
+        if WATCHED:
+            return _process_watched(sampler, logger, name, event_dict)
         # `positional_args`: an event "%s ..." before PositionalArgumentsFormatter.
         if "positional_args" in event_dict:
             decision = sampler.decide_format(event, name)  # type: ignore[arg-type]
         else:
-            decision = sampler.decide_message(event, name)  # type: ignore[arg-type]
+            decision = sampler.decide_at(event, name, _site_above, None)  # type: ignore[arg-type]
         if decision is None:
-            if sampler.is_boosted(getattr(logger, "name", None) or ""):
-                event_dict.update(RELEASED)
-                return event_dict
             raise structlog.DropEvent
         signature, rate, weight, rule, policy, unmeasured = decision
         event_dict["lipservice_signature"] = signature
@@ -104,25 +102,28 @@ class SamplingProcessor(Deciding):
         return event_dict
 
 
-def _process_in(
-    scope: RequestScope, sampler: AdaptiveSampler, name: str, event_dict: MutableMapping[str, Any]
+def _process_watched(
+    sampler: AdaptiveSampler, logger: Any, name: str, event_dict: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """As the processor, for an event of a request; it cannot be held, the chain is not ours."""
-    decision = sampler.decide_scoped(
+    outcome, scope = decide_watched(
+        sampler,
+        getattr(logger, "name", None),
         event_dict.get("event"),  # type: ignore[arg-type]  # copes with any object
         name,
-        scope,
         is_format="positional_args" in event_dict,
+        find_site=_site_above,
+        where=None,
     )
-    if decision is None:
-        if not scope.failed:
-            raise structlog.DropEvent
-        event_dict.update(RELEASED)
+    if outcome is None or (isinstance(outcome, Dropped) and not outcome.scope.failed):
+        raise structlog.DropEvent
+    event_dict.update(stamps_of(outcome, scope))
+    if isinstance(outcome, Dropped):
+        outcome.scope.pass_on(outcome.row)
         return event_dict
-    event_dict.update(stamps_of(decision, scope))
-    if decision.unmeasured is not None:
-        sampler.measure(decision, _size(event_dict))
-    if decision.rule == "error":
+    if outcome.unmeasured is not None:
+        sampler.measure(outcome, _size(event_dict))
+    if scope is not None and outcome.rule == "error":
         scope.keep()
     return event_dict
 
@@ -216,63 +217,19 @@ def _deciding(
         if level is not None and not self.isEnabledFor(level):
             return dropped()  # by logging's level, so not ours to count
         sampler = bound or default_sampler_quietly()
-        scope = current_scope() if OPEN_SCOPES else None
-        if scope is not None:
-            decision = sampler.decide_scoped(event, severity, scope, is_format=bool(args))
-            if decision is None and not scope.failed:
-                hold(self, severity, event, args, kw, scope)
-                return dropped()
-            return method(self, event, *args, **_stamped_in(scope, sampler, kw, event, decision))
-        decide = sampler.decide_format if args else sampler.decide_message
-        decision = decide(event, severity)
+        if WATCHED and is_watched(sampler, _name_of(self)):
+            stamped = watched(sampler, self, severity, event, args, kw)
+            return dropped() if stamped is None else method(self, event, *args, **stamped)
+        if args:
+            decision = sampler.decide_format(event, severity)
+        else:
+            decision = sampler.decide_at(event, severity, _site_of_call, _DIRECT)
         if decision is None:
             return dropped()
         return method(self, event, *args, **_stamped(sampler, kw, event, decision))
 
-    hold = _hold
+    watched = _watched
     return call
-
-
-def _hold_event(
-    logger: Any,
-    name: str,
-    event: Any,
-    args: tuple[Any, ...],
-    kw: dict[str, Any],
-    scope: RequestScope,
-) -> None:
-    """
-    Run the processors now, so that time, context and values are those of the call, and hold what
-    they made for the logger underneath. `_process_event` is there for subclasses to call.
-    """
-    try:
-        if isinstance(logger, structlog.stdlib.BoundLogger):
-            kw = {**kw, "positional_args": args} if args else kw
-        elif args:
-            one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else None
-            event = event % (one or args)
-        final, options = logger._process_event(name, event, {**kw, **RELEASED})  # noqa: SLF001
-    except Exception:  # DropEvent, or arguments that do not fit
-        return
-    size = 200 + sum(len(str(part)) for part in (*final, *options.values()))
-    scope.hold(functools.partial(getattr(logger._logger, name), *final, **options), size)  # noqa: SLF001
-
-
-def _stamped_in(
-    scope: RequestScope,
-    sampler: AdaptiveSampler,
-    kw: dict[str, Any],
-    event: object,
-    decision: Decision | None,
-) -> dict[str, Any]:
-    if decision is None:
-        return {**kw, **RELEASED}
-    kw = {**kw, **stamps_of(decision, scope)}
-    if decision.unmeasured is not None:
-        sampler.measure(decision, _size({"event": event, **kw}))
-    if decision.rule == "error":
-        scope.keep()
-    return kw
 
 
 def _with_level(
@@ -284,13 +241,117 @@ def _with_level(
         if own or (kw and "lipservice_weight" in kw) or _is_off(self, level):
             return method(self, level, event, *args, **kw)
         sampler = bound or default_sampler_quietly()
-        decide = sampler.decide_format if args else sampler.decide_message
-        decision = decide(event, level)
+        if WATCHED and is_watched(sampler, _name_of(self)):
+            stamped = watched(sampler, self, level, event, args, kw)
+            return dropped() if stamped is None else method(self, level, event, *args, **stamped)
+        if args:
+            decision = sampler.decide_format(event, level)
+        else:
+            decision = sampler.decide_at(event, level, _site_of_call, _DIRECT)
         if decision is None:
             return dropped()
         return method(self, level, event, *args, **_stamped(sampler, kw, event, decision))
 
+    watched = _watched
     return call
+
+
+def _name_of(logger: Any) -> str | None:
+    """Name of the logger underneath (`_logger` is structlog's documented attribute), if any."""
+    name = getattr(getattr(logger, "_logger", None), "name", None)
+    return name if isinstance(name, str) else None
+
+
+def _decide_and_hold(
+    sampler: AdaptiveSampler,
+    logger: Any,
+    severity: Any,
+    event: Any,
+    args: tuple[Any, ...],
+    kw: dict[str, Any],
+) -> dict[str, Any] | None:
+    """What to log an event with, that may be of a request; None: it is dropped, perhaps held."""
+    outcome, scope = decide_watched(
+        sampler,
+        _name_of(logger),
+        event,
+        severity,
+        is_format=bool(args),
+        find_site=_site_of_call,
+        where=_WATCHED,
+    )
+    if outcome is None:
+        return None
+    if isinstance(outcome, Dropped) and not outcome.scope.failed:
+        name = severity if isinstance(severity, str) else _METHODS.get(severity)
+        if name is not None:  # a level of the application's own has no method to write it with
+            _hold(logger, name, event, args, {**kw, **stamps_of(outcome)}, outcome)
+        return None
+    kw = {**kw, **stamps_of(outcome, scope)}
+    if isinstance(outcome, Dropped):
+        outcome.scope.pass_on(outcome.row)
+        return kw
+    if outcome.unmeasured is not None:
+        sampler.measure(outcome, _size({"event": event, **kw}))
+    if scope is not None and outcome.rule == "error":
+        scope.keep()
+    return kw
+
+
+def _hold_event(
+    logger: Any,
+    name: str,
+    event: Any,
+    args: tuple[Any, ...],
+    kw: dict[str, Any],
+    dropped: Dropped,
+) -> None:
+    """
+    Run the processors now, so that time, context and values are those of the call, and hold what
+    they made for the logger underneath. `_process_event` is there for subclasses to call.
+    """
+    try:
+        if isinstance(logger, structlog.stdlib.BoundLogger):
+            kw = {**kw, "positional_args": args} if args else kw
+        elif args:
+            one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else None
+            event = event % (one or args)
+        final, options = logger._process_event(name, event, kw)  # noqa: SLF001
+        size = 200 + sum(len(str(part)) for part in (*final, *options.values()))
+    except Exception:  # DropEvent, or arguments that do not fit
+        return
+    write = functools.partial(getattr(logger._logger, name), *final, **options)  # noqa: SLF001
+    dropped.scope.hold(write, size, dropped.row)
+
+
+#: The method that writes an event of a level.
+_METHODS: Final = {
+    logging.DEBUG: "debug",
+    logging.INFO: "info",
+    logging.WARNING: "warning",
+    logging.ERROR: "error",
+    logging.CRITICAL: "critical",
+}
+
+#: Frames from `_site_of_call` to what called `logger.info`, on the two ways there.
+_DIRECT: Final = 4
+_WATCHED: Final = 6
+
+
+def _site_of_call(depth: int) -> CallSite | None:
+    frame = sys._getframe(depth)  # noqa: SLF001 - as logging does
+    return site_at(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _site_above(_nothing: None) -> CallSite | None:
+    """Where the event of a processor was logged: the first frame above structlog's own."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - as structlog does
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_LIBRARIES):
+        frame = frame.f_back
+    return None if frame is None else site_at(frame.f_code.co_filename, frame.f_lineno)
+
+
+_LIBRARIES: Final = ("structlog.", "lipservice.")
 
 
 def _is_off(logger: Any, level: Any) -> bool:
@@ -321,6 +382,7 @@ def _unseen(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _hold: Final = _unseen(_hold_event)
+_watched: Final = _unseen(_decide_and_hold)  # last: it finds here only what stands above
 
 
 def _dropped() -> None:
