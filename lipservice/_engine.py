@@ -90,6 +90,8 @@ _CROWDED: Final = 0.9
 _RELIEVED: Final = 0.8
 #: Seconds that a boost may last.
 _LONGEST_BOOST: Final = 24 * 3600.0
+#: What else the frameworks call severities; other spellings are learnt from their first record.
+_SPELLINGS: Final = ("warn", "msg", "exception", "fatal", *range(5, 55, 5))
 #: Spellings of severities that are remembered.
 _MAX_SPELLINGS: Final = 256
 #: Closed rows that cells share.
@@ -184,8 +186,8 @@ class DecisionEngine:
         # What the hot path reads: spelling of a severity -> text -> cell.
         self._messages: dict[object, dict[str, Cell]] = {}
         self._formats: dict[object, dict[str, Cell]] = {}
-        for name in SEVERITIES:
-            self._learn_spelling(name, name)
+        for spelling in (*SEVERITIES, *map(str.lower, SEVERITIES), *_SPELLINGS):
+            self._learn_spelling(spelling, severity_name(spelling))
         self._size = 0
         self._doubtful = 0
         self._reentered: list[Cell] = []

@@ -489,9 +489,7 @@ class TestRequests:
             scope = RequestScope(None, random.Random(number).getrandbits(56), RecorderLimits())
             sys.settrace(tracer)
             try:
-                answer = kept_or_none(
-                    engine.decide_scoped("hello", "INFO", scope, is_format=False)
-                )
+                answer = kept_or_none(engine.decide_scoped("hello", "INFO", scope, is_format=False))
             finally:
                 sys.settrace(before)
             kept += answer is not None

@@ -320,9 +320,7 @@ def test_counts_are_exact_within_requests_of_many_threads(threads):
         for _ in range(300):
             with lipservice.request() as scope:
                 for _ in range(10):
-                    mine += is_kept(
-                        sampler.decide_scoped("same", "INFO", scope, is_format=False)
-                    )
+                    mine += is_kept(sampler.decide_scoped("same", "INFO", scope, is_format=False))
                     mine += sampler.should_sample("same", "INFO")
         kept.append(mine)
 
