@@ -2,19 +2,30 @@
 
 import asyncio
 import contextvars
+import gc
 import io
 import logging
+import os
 import random
 import threading
 
 import pytest
+import structlog
+from loguru import logger as loguru_logger
 
 import lipservice
 from lipservice.exceptions import ConfigurationError
 from lipservice.integrations.stdlib import SamplingFilter, SamplingHandler, sampling_logger_class
 from lipservice.policy import SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import WATCHED, RecorderLimits, RequestScope, recorder_totals
+from lipservice.scope import (
+    COHERENT_REQUESTS,
+    WATCHED,
+    RecorderLimits,
+    RequestScope,
+    current_scope,
+    recorder_totals,
+)
 
 _samplers = []
 
@@ -333,3 +344,253 @@ def test_counts_are_exact_within_requests_of_many_threads(threads):
     totals = sampler.totals()
     assert totals.seen == threads * 300 * 20
     assert totals.kept == sum(kept)
+
+
+class TestAtTheTimeOfTheCall:
+    """A released record says what it would have said if it had been written at once."""
+
+    def test_containers_in_extra_are_copied_all_the_way_down(self):
+        logger, _ = attach("filter", make_sampler(0.0))
+        seen = []
+        logger.handlers[0].emit = seen.append
+        cart = {"items": [{"name": "tea"}]}
+
+        with lipservice.request():
+            logger.info("cart", extra={"cart": cart})
+            cart["items"][0]["name"] = "milk"
+            cart["items"].append("sugar")
+            lipservice.keep_request()
+
+        assert seen[0].cart == {"items": [{"name": "tea"}]}
+
+    def test_a_formatter_that_asks_a_context_variable_finds_that_of_the_call(self):
+        unit = contextvars.ContextVar("unit", default="none")
+
+        class Asking(logging.Formatter):
+            def format(self, record):
+                return f"{unit.get()} {super().format(record)}"
+
+        logger, stream = attach("filter", make_sampler(0.0))
+        logger.handlers[0].setFormatter(Asking())
+
+        async def main():
+            async with lipservice.request():
+                await asyncio.gather(task("one"), task("two"))
+                unit.set("outer")
+                logger.error("failed")
+
+        async def task(name):
+            unit.set(name)
+            logger.info("work")
+
+        asyncio.run(main())
+
+        assert stream.getvalue().splitlines() == ["one work", "two work", "outer failed"]
+
+    def test_time_and_thread_are_those_of_the_call(self):
+        logger, _ = attach("filter", make_sampler(0.0))
+        seen = []
+        logger.handlers[0].emit = seen.append
+        with lipservice.request():
+            thread = threading.Thread(
+                target=contextvars.copy_context().run, args=(logger.info, "early"), name="helper"
+            )
+            thread.start()
+            thread.join()
+            logger.error("late")
+
+        early, late = seen
+        assert early.threadName == "helper"
+        assert early.created <= late.created
+
+    def test_structlog_s_dictionary_on_its_way_to_a_formatter_stays_one(self):
+        sampler = make_sampler(0.0)
+        stream = io.StringIO()
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                processors=[
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    structlog.processors.JSONRenderer(sort_keys=True),
+                ]
+            )
+        )
+        handler.addFilter(SamplingFilter(sampler=sampler))
+        under = logging.Logger("scope.structlog")
+        under.manager = logging.Logger.manager
+        logging.Logger.manager.loggerDict[under.name] = under
+        under.addHandler(handler)
+        logger = structlog.wrap_logger(
+            under,
+            processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+            wrapper_class=structlog.stdlib.BoundLogger,
+        )
+
+        with lipservice.request():
+            logger.info("cart", items=["tea"])
+            lipservice.keep_request()
+
+        assert stream.getvalue() == '{"event": "cart", "items": ["tea"]}\n'
+
+
+class TestWithoutBleeding:
+    def test_what_a_task_logs_after_its_request_has_ended_belongs_to_none(self):
+        logger, stream = attach("filter", make_sampler(0.0))
+        done = []
+
+        async def main():
+            async with lipservice.request():
+                left_over = asyncio.create_task(work())
+                await asyncio.sleep(0)
+            async with lipservice.request():
+                await left_over
+                logger.error("another request fails")
+
+        async def work():
+            await asyncio.sleep(0.01)
+            done.append(current_scope())
+            logger.info("left over")
+
+        before = recorder_totals()
+        asyncio.run(main())
+
+        assert done == [None]
+        assert stream.getvalue() == "ERROR another request fails 1.0\n"
+        assert recorder_totals().held == before.held
+
+    def test_a_request_that_is_never_left_is_forgotten_with_its_context(self):
+        def half_way():
+            lipservice.request("half way").__enter__()
+            return current_scope()
+
+        assert contextvars.Context().run(half_way) is not None
+        gc.collect()
+        assert not WATCHED
+
+    def test_a_forked_child_releases_nothing_of_its_parent_s(self):
+        logger, stream = attach("filter", make_sampler(0.0))
+        reads, writes = os.pipe()
+        with lipservice.request():
+            logger.info("of the parent")
+            pid = os.fork()
+            if pid == 0:
+                logger.info("of the child")
+                logger.error("the child fails")
+                totals = recorder_totals()
+                os.write(writes, f"{stream.getvalue()}{totals.held} held".encode())
+                os._exit(0)
+            os.waitpid(pid, 0)
+            os.close(writes)
+            with os.fdopen(reads) as pipe:
+                told = pipe.read()
+            lipservice.keep_request()
+
+        assert told == "INFO of the child 0.0\nERROR the child fails 1.0\n0 held"
+        assert stream.getvalue() == "INFO of the parent 0.0\n"
+
+    def test_what_is_held_by_one_request_counts_against_all(self, monkeypatch):
+        monkeypatch.setattr("lipservice.scope._MAX_HELD_BYTES", 3000)
+        logger, stream = attach("filter", make_sampler(0.0))
+        before = recorder_totals()
+        with lipservice.request(), lipservice.request(root=True):
+            for step in range(10):
+                logger.info("step %d", step)
+            logger.error("bad")
+
+        assert recorder_totals().evicted - before.evicted > 5
+        assert "step 0" in stream.getvalue()
+
+
+class TestStructlog:
+    @pytest.fixture
+    def lines(self):
+        return []
+
+    def logger(self, lines, base, sampler):
+        def render(_logger, _name, event):
+            return f"{event.pop('event')} {event['lipservice_rule']}"
+
+        class Under(logging.Logger):
+            def _log(self, level, msg, *args, **kwargs):
+                lines.append(f"{logging.getLevelName(level)} {msg}")
+
+        return structlog.wrap_logger(
+            Under("shop.cart"),
+            processors=[render],
+            wrapper_class=lipservice.sampling_bound_logger(base, sampler),
+        )
+
+    @pytest.mark.parametrize(
+        "base", [structlog.make_filtering_bound_logger(0), structlog.stdlib.BoundLogger]
+    )
+    def test_a_level_given_as_a_number_is_held_too(self, lines, base):
+        logger = self.logger(lines, base, make_sampler(0.0))
+        with lipservice.request():
+            logger.log(logging.INFO, "by number")
+            logger.info("by name")
+            logger.error("failed")
+
+        assert lines == ["INFO by number released", "INFO by name released", "ERROR failed error"]
+
+    def test_a_boosted_logger_is_kept(self, lines):
+        sampler = make_sampler(0.0)
+        logger = self.logger(lines, structlog.stdlib.BoundLogger, sampler)
+        sampler.boost(logger="shop")
+        logger.info("now")
+        logger.log(logging.INFO, "and now")
+
+        assert lines == ["INFO now boosted", "INFO and now boosted"]
+
+
+def test_loguru_keeps_what_a_boosted_logger_says():
+    sampler = make_sampler(0.0)
+    stream = io.StringIO()
+    loguru_logger.remove()
+    identifier = loguru_logger.add(
+        stream, filter=lipservice.LoguruFilter(sampler), format="{message} {extra[lipservice_rule]}"
+    )
+    sampler.boost(logger="tests")
+    loguru_logger.info("now")
+    loguru_logger.remove(identifier)
+
+    assert stream.getvalue() == "now boosted\n"
+
+
+def test_one_trace_id_over_very_many_requests_decides_about_the_first_only():
+    trace_id = f"{random.Random(3).getrandbits(128):032x}"
+    numbers = []
+    for _ in range(3 * COHERENT_REQUESTS):
+        with lipservice.request(trace_id=trace_id) as scope:
+            numbers.append(scope.randomness)
+
+    assert set(numbers[:COHERENT_REQUESTS]) == {int(trace_id[-14:], 16)}
+    assert len(set(numbers)) == 2 * COHERENT_REQUESTS + 1
+
+
+def test_at_the_limit_threshold_and_weight_agree_and_stay_unbiased():
+    """The limit scales a request's rates by one factor, known before its number has a say."""
+    clock = [0.0]
+    estimates = []
+    for seed in range(400):
+        sampler = AdaptiveSampler(
+            policy=SamplingPolicy(sampling_rate=1.0, keep_first=0, max_logs_per_minute=400),
+            notices=False,
+            clock=lambda: clock[0],
+            rng=random.Random(seed),
+        )
+        rng = random.Random(1000 + seed)
+        weights = 0.0
+        for _ in range(150):
+            scope = RequestScope(None, rng.getrandbits(56), RecorderLimits())
+            for step in "abc":
+                decision = sampler.decide_scoped(step, "INFO", scope, is_format=False)
+                if is_kept(decision):
+                    assert scope.keeps(decision.rate)
+                    weights += decision.weight
+        assert sampler.totals().capped < 450
+        estimates.append(weights)
+        sampler.shutdown()
+    mean = sum(estimates) / len(estimates)
+    deviation = (sum((e - mean) ** 2 for e in estimates) ** 0.5) / len(estimates)
+
+    assert abs(mean - 450) < 4 * deviation

@@ -173,11 +173,11 @@ def _held(record: logging.LogRecord, dropped: Dropped) -> logging.LogRecord:
     if not all(isinstance(argument, _SCALARS) for argument in arguments):
         held.msg, held.args = record.getMessage(), ()
     elif type(record.msg) is dict:  # of structlog, for its ProcessorFormatter
-        held.msg = _frozen({**record.msg, **stamps_of(dropped)})
+        held.msg = _frozen(record.msg)
     elif not isinstance(record.msg, str):
         held.msg = str(record.msg)
     for name, value in vars(record).items():
-        if type(value) in _CONTAINERS and name != "args":
+        if type(value) in _CONTAINERS and name not in {"msg", "args"}:
             setattr(held, name, _frozen(value))
     if held.exc_info:
         if not held.exc_text and isinstance(held.exc_info, tuple):
