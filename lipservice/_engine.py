@@ -125,6 +125,12 @@ def _kept_at(cell: Cell, rate: float, terms: Terms) -> Decision:
     return _new_tuple(Decision, (cell.signature, rate, 1.0 / rate, "rate", terms[0], None))
 
 
+def _requested_at(cell: Cell, rate: float, row: Row) -> Decision:
+    unmeasured = cell if cell.sized < 32 or cell.base & 15 == 0 else None
+    fields = (cell.signature, rate, 1.0 / rate, "request", row.terms[0], unmeasured)
+    return _new_tuple(Decision, fields)
+
+
 class DecisionEngine:
     """
     Decides about records and counts them. Safe to use from any thread and after a fork.
@@ -157,7 +163,6 @@ class DecisionEngine:
         self._now = now
         self._counts_down = _straight_lines_are_atomic()
         self._policy: SamplingPolicy | None = None
-        self._shadow = False
         # Terms of what no rule has been asked about; equal terms are one object, see _terms_of.
         self._in_force = Terms(None, "rate")
         self._terms: dict[Terms, Terms] = {}
@@ -309,7 +314,14 @@ class DecisionEngine:
                     cell = find(text, severity)
             if cell.left <= KEEP_ALL:
                 cell.left -= 1
-                return cast("Decision", cell.if_kept)
+                return cell.if_kept  # type: ignore[return-value]  # is set while all are kept
+            row = cell.requested
+            if row is not None and scope.decides(cell):
+                rate = cell.rate
+                # One line each, as in _settle: who holds the lock has taken `requested` away first.
+                if scope.keeps(rate):
+                    if cell.requested is row and cell.rate == rate: cell.base += 1; cell.kept += 1; row.seen += 1; row.kept += 1; return _requested_at(cell, rate, row)  # noqa: E501, E701, E702  # fmt: skip
+                elif cell.requested is row and cell.rate == rate: cell.base += 1; row.seen += 1; return _new_tuple(Dropped, (cell.signature, rate, row.terms[0], row, scope))  # noqa: E501, E701, E702  # fmt: skip
             return self._settle_scoped(cell, None if is_format else text, scope)
         except Exception as error:
             return self._decide_in_doubt(
@@ -426,8 +438,10 @@ class DecisionEngine:
 
     def _count_scoped(self, cell: Cell, scope: RequestScope) -> Decision | Dropped:
         rate, rule = cell.rate, "request"
-        row = cell.requested or self._open_requested(cell)
+        row = self._open_row(cell, rule)
         window = self._window
+        if window is None and cell.if_dropped is None and self._counts_down:
+            cell.requested = row  # from here on others may count in it, in one line
         if window is not None:
             rate *= scope.chance(window)
         if scope.decides(cell):
@@ -488,10 +502,6 @@ class DecisionEngine:
         cell.rows = (*cell.rows, row)
         return row
 
-    def _open_requested(self, cell: Cell) -> Row:
-        row = cell.requested = self._open_row(cell, "request")
-        return row
-
     def _terms_of(self, rule: str, like: Terms) -> Terms:
         """Equal terms are one object: there are few of them, and many cells."""
         terms = Terms(like.policy, rule, like.shadow)
@@ -506,7 +516,6 @@ class DecisionEngine:
             cell.rows = self._with_closed(cell.rows, terms, seen, kept)
         if cell.rows and not all(row.terms.policy in self._recent for row in cell.rows):
             cell.rows = self._with_old_ones_together(cell.rows)
-        cell.requested = None
 
     def _with_closed(
         self, rows: tuple[Row, ...], terms: Terms, seen: int, kept: int
@@ -689,7 +698,8 @@ class DecisionEngine:
 
     def _close_gap(self, cell: Cell) -> None:
         """Stop the running countdown; afterwards `left` is 0 and `base` is what was seen."""
-        cell.steady = 0.0  # first: from here on nobody else draws a gap
+        # First: from here on nobody else draws a gap, or counts for a request.
+        cell.steady = 0.0; cell.requested = None  # noqa: E702  # fmt: skip
         left, cell.left = cell.left, 0  # one line: no record of another thread falls in between
         cell.base -= left
         if left <= KEEP_ALL:
@@ -725,15 +735,15 @@ class DecisionEngine:
         if terms is not cell.terms:
             self._close_row(cell, cell.terms)
             cell.terms = terms
-        cell.if_dropped = self._sure(cell, "shadow") if self._shadow else None
+        cell.if_dropped = self._sure(cell, "shadow") if terms.shadow else None
         left = self._draw(cell)
-        shadowed = self._shadow and rule == "rate"
+        shadowed = terms.shadow and rule == "rate"
         cell.if_kept = (
             self._sure(cell, "shadow" if shadowed else rule) if left == KEEP_ALL else None
         )
         cell.base += left
         cell.left = left
-        if rule == "rate" and not self._shadow and self._window is None and self._counts_down:
+        if rule == "rate" and not terms.shadow and self._window is None and self._counts_down:
             cell.steady = _steady(cell.rate)  # last: from here on others may draw
 
     def _sure(self, cell: Cell, rule: str) -> Decision:
@@ -795,13 +805,13 @@ class DecisionEngine:
         Args:
             policy: The new policy; None keeps everything.
         """
+        terms = Terms(_name_of(policy), "rate", policy is not None and policy.mode == "shadow")
         with self._lock:
-            before, self._policy = self._policy, policy
+            before = self._policy
+            self._remember_policy(terms.policy)
             self._set_limit(policy)
-            self._shadow = policy is not None and policy.mode == "shadow"
-            self._in_force = Terms(_name_of(policy), "rate", self._shadow)
-            self._by_rule = {}
-            self._remember_policy(self._in_force.policy)
+            # One line: a record in the middle of this is decided by all of the one or the other.
+            self._policy, self._in_force, self._by_rule = policy, terms, {}
             self._policy_boosts = self._boosts_of(policy)
         self._follow_boosts()
         if _protection_of(before) != _protection_of(policy):
@@ -979,7 +989,7 @@ class DecisionEngine:
             rule=rule,
             rate=rate,
             policy=self._in_force.policy,
-            shadow=self._shadow,
+            shadow=self._in_force.shadow,
             seen=seen,
             kept=kept + shadowed_of(cell, seen, kept) + released,
             last_seen=_utc(round(cell.last_seen + self._wall())) if seen else None,

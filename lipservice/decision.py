@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 if TYPE_CHECKING:
     from lipservice.patterns import Cell, Row
@@ -33,6 +33,7 @@ class Decision(NamedTuple):
     unmeasured: Cell | None = None
 
 
+@final
 class Dropped(NamedTuple):
     """A record of a request that was dropped; it may be held and released later."""
 

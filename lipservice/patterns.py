@@ -192,7 +192,8 @@ class Cell:
         self.if_dropped: Decision | None = None  # the hot path's answers; shadow lets pass
         self.if_kept: Decision | None = None
         self.rows: tuple[Row, ...] = ()
-        self.requested: Row | None = None  # the open row of what requests decide now
+        # The open row of what requests decide now, where they may count in it without a lock.
+        self.requested: Row | None = None
         self.sized = 0  # records measured, and their bytes
         self.sized_bytes = 0
         self.reported = 0  # seen and let pass, at the last drain
@@ -247,9 +248,25 @@ def shadowed_of(cell: Cell, seen: int, kept: int) -> int:
 
 
 def rows_of(cell: Cell) -> list[Row]:
-    """All that a cell counted, as rows; the last one is made up for the terms in force."""
-    running = Row(cell.terms, *running_of(cell, *counts_of(cell)))
-    return [*cell.rows, running] if running.seen else list(cell.rows)
+    """
+    All that a cell counted, as rows; the last one is made up for the terms in force.
+
+    Under the engine's lock. The row of requests is counted in without it.
+    """
+    rows, row = list(cell.rows), cell.requested
+    if row is None:
+        (seen, kept), now = counts_of(cell), None
+    else:
+        # One straight line: between two of them a request may change all of these.
+        left, base, kept, of_requests, kept_by_them = cell.left, cell.base, cell.kept, row.seen, row.kept  # noqa: E501  # fmt: skip
+        seen, kept = base - left, kept + (KEEP_ALL - left if left <= KEEP_ALL else 0)
+        now = Row(row.terms, of_requests, kept_by_them)
+        now.held, now.released = row.held, row.released
+        rows[rows.index(row)] = now
+    for each in rows:
+        seen -= each.seen
+        kept -= each.kept
+    return [*rows, Row(cell.terms, seen, kept)] if seen else rows
 
 
 class SeverityTable:

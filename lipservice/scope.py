@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import random
 import sys
 import time
 import weakref
@@ -26,9 +26,9 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, Token, copy_context
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from lipservice._fork import on_fork
+from lipservice._fork import on_fork, reset_if_forked
 from lipservice.exceptions import ConfigurationError
 from lipservice.patterns import HOLDING
 
@@ -53,6 +53,7 @@ _MAX_HELD_BYTES: Final = 64 * 1024 * 1024
 #: Requests of one trace id that it decides in a process; the rest of them draw their own number.
 COHERENT_REQUESTS: Final = 100
 _MAX_TRACES: Final = 4096
+_MAX_THRESHOLDS: Final = 4096
 
 Release = Callable[[], object]
 
@@ -89,6 +90,25 @@ class RecorderTotals:
     evicted: int = 0
 
 
+class _Random:
+    """
+    Where requests get their numbers: a generator of our own, seeded anew in a forked child.
+
+    Not the shared one of `random`: an application that seeds it would have all of its processes
+    choose the same requests.
+    """
+
+    def __init__(self) -> None:
+        self.source = random.Random()
+        on_fork(self)
+
+    def _reset_after_fork(self) -> None:
+        self.source.seed()
+
+
+_random: Final = _Random()
+
+
 class _Recorders:
     """The counters of all rings of this process, under `HOLDING`."""
 
@@ -101,15 +121,9 @@ class _Recorders:
         self.bytes = 0
 
 
-class _Held(NamedTuple):
-    """A record in a ring: how to write it, in which context, and where it is counted."""
-
-    release: Release
-    size: int
-    at: float
-    context: Context
-    row: Row | None
-
+#: A record in a ring: how to write it, its size, since when it is held, in which context to write
+#: it, and where it is counted. A plain tuple: one is made for each record that a request drops.
+_Held: TypeAlias = "tuple[Release, int, float, Context, Row | None]"
 
 #: Requests that are open, and samplers that have boosted a logger, by id. Empty where there are
 #: none, so that the ordinary way of a record costs one look at it.
@@ -152,8 +166,7 @@ class RequestScope:
     """
 
     __slots__ = (
-        "__weakref__", "_bytes", "_chances", "_clock", "_drawn", "_limits", "_pid", "_ring",
-        "closed", "failed", "name", "randomness",
+        "__weakref__", "_chances", "_drawn", "closed", "failed", "name", "randomness", "ring"
     )  # fmt: skip
 
     def __init__(
@@ -169,14 +182,8 @@ class RequestScope:
         self.failed = False
         #: Whether it has ended: what a left-over task logs belongs to no request.
         self.closed = False
-        self._limits = limits
-        self._clock = clock
-        self._start_afresh()
-
-    def _start_afresh(self) -> None:
-        self._pid = os.getpid()
-        self._ring: deque[_Held] = deque()
-        self._bytes = 0
+        #: What it holds.
+        self.ring = Ring(limits, clock)
         self._drawn: dict[Cell, int] = {}
         self._chances: dict[MinuteWindow, float] = {}
 
@@ -227,19 +234,14 @@ class RequestScope:
             size: Bytes that it takes, about.
             row: The row of the ledger that counts what becomes of it.
         """
-        if self._pid != os.getpid():
-            self._start_afresh()
-        held = _Held(release, size, self._clock(), copy_context(), row)
-        with HOLDING.lock:
-            if self._takes(size):
-                self._count(held, held=1)
-                self._ring.append(held)
-                while self._is_over(held.at):
-                    self._pop(evicted=1)
-            else:
-                _recorders.totals.evicted += 1
+        self.ring.put(release, size, row)
         if self.failed:  # another task of the request has failed in the meantime
             self.keep()
+
+    def refuse(self) -> None:
+        """Count a record that was dropped and cannot be held."""
+        with HOLDING.lock:
+            _recorders.totals.evicted += 1
 
     def pass_on(self, row: Row | None = None) -> None:
         """Count a record that was dropped but is written, since the request has failed before."""
@@ -251,53 +253,125 @@ class RequestScope:
     def keep(self) -> None:
         """Release what is held, in order, and keep all later records of the request."""
         self.failed = True
-        if self._pid != os.getpid():
-            self._start_afresh()  # what was inherited, the parent releases
-        while (held := self._next_to_release()) is not None:
-            held.context.run(_quietly, held.release)
+        while (held := self.ring.next_to_release()) is not None:
+            release, _, _, context, _ = held
+            context.run(_quietly, release)
 
     def close(self) -> None:
         """Let go of what is held; the request has ended."""
         self.closed = True
-        if self._pid == os.getpid():
-            with HOLDING.lock:
-                while self._ring:
-                    self._pop(let_go=1)
+        self.ring.close()
+        self._drawn = {}
+        self._chances = {}
+
+
+class Ring:
+    """
+    The dropped records of one request, the oldest first, within bounds. Thread-safe.
+
+    Its lock is the one of all rings, re-entrant and made anew in a forked child; a child has
+    nothing of what its parent holds.
+    """
+
+    __slots__ = ("_clock", "_closed", "_limits", "_records", "tally")
+
+    def __init__(self, limits: RecorderLimits, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._closed = False
         self._start_afresh()
 
-    def _next_to_release(self) -> _Held | None:
+    def _start_afresh(self) -> None:
+        self._records: deque[_Held] = deque()
+        #: What of it is counted.
+        self.tally = _Tally()
+
+    def put(self, release: Release, size: int, row: Row | None) -> None:
+        """Hold a record, at the price of the oldest ones where a bound is reached."""
+        if self.tally.pid != os.getpid():
+            self._start_afresh()
+        now, limits, records, tally = self._clock(), self._limits, self._records, self.tally
+        context = copy_context()
+        with HOLDING.lock:
+            fits = size <= limits.max_bytes and _recorders.bytes + size <= _MAX_HELD_BYTES
+            if self._closed or not fits or limits.max_records == 0:
+                _recorders.totals.evicted += 1
+                return
+            tally.add(size, row)
+            records.append((release, size, now, context, row))
+            while (
+                len(records) > limits.max_records
+                or tally.bytes > limits.max_bytes
+                or now - records[0][2] > limits.max_age
+            ):
+                self._take(evicted=1)
+
+    def next_to_release(self) -> _Held | None:
+        """The oldest record that is not too old; None: there is none left."""
+        if self.tally.pid != os.getpid():
+            self._start_afresh()  # what was inherited, the parent releases
         with HOLDING.lock:
             oldest = self._clock() - self._limits.max_age
-            while self._ring and self._ring[0].at < oldest:
-                self._pop(evicted=1)
-            return self._pop(released=1) if self._ring else None
+            while self._records and self._records[0][2] < oldest:
+                self._take(evicted=1)
+            return self._take(released=1) if self._records else None
 
-    def _takes(self, size: int) -> bool:
-        limits = self._limits
-        if self.closed or size > limits.max_bytes or limits.max_records == 0:
-            return False
-        return _recorders.bytes + size <= _MAX_HELD_BYTES
+    def close(self) -> None:
+        """Let go of all, and hold nothing any more."""
+        self._closed = True
+        self.tally.let_go()
+        self._records.clear()
 
-    def _is_over(self, now: float) -> bool:
-        limits, ring = self._limits, self._ring
-        if len(ring) > limits.max_records or self._bytes > limits.max_bytes:
-            return True
-        return bool(ring) and now - ring[0].at > limits.max_age
-
-    def _pop(self, *, evicted: int = 0, let_go: int = 0, released: int = 0) -> _Held:
-        held = self._ring.popleft()
-        self._count(held, held=-1, released=released)
+    def _take(self, *, evicted: int = 0, released: int = 0) -> _Held:
+        held = self._records.popleft()
+        self.tally.remove(held[1], held[4], released)
         _recorders.totals.evicted += evicted
-        _recorders.totals.let_go += let_go
         return held
 
-    def _count(self, record: _Held, *, held: int, released: int = 0) -> None:
-        self._bytes += held * record.size
-        _recorders.bytes += held * record.size
-        _recorders.totals.held += held
+
+class _Tally:
+    """
+    What a ring holds, without the records: these lead back to their request, and would keep one
+    alive that is never left. Its methods want `HOLDING`.
+    """
+
+    __slots__ = ("bytes", "pid", "rows")
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.bytes = 0
+        self.rows: dict[Row | None, int] = {}
+
+    def add(self, size: int, row: Row | None) -> None:
+        self.bytes += size
+        self.rows[row] = self.rows.get(row, 0) + 1
+        _recorders.bytes += size
+        _recorders.totals.held += 1
+        if row is not None:
+            row.count(held=1)
+
+    def remove(self, size: int, row: Row | None, released: int) -> None:
+        self.bytes -= size
+        self.rows[row] -= 1
+        _recorders.bytes -= size
+        _recorders.totals.held -= 1
         _recorders.totals.released += released
-        if record.row is not None:
-            record.row.count(held=held, released=released)
+        if row is not None:
+            row.count(held=-1, released=released)
+
+    def let_go(self) -> None:
+        """All of it; once."""
+        if self.pid != os.getpid():
+            return
+        with HOLDING.lock:
+            size, self.bytes = self.bytes, 0
+            rows, self.rows = self.rows, {}
+            _recorders.bytes -= size
+            for row, records in rows.items():
+                _recorders.totals.held -= records
+                _recorders.totals.let_go += records
+                if row is not None:
+                    row.count(held=-records)
 
 
 class request:  # noqa: N801 - used as a function: `with lipservice.request():`
@@ -342,13 +416,15 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         self.scope: RequestScope | None = None
 
     def __enter__(self) -> RequestScope:
+        reset_if_forked()  # a server that forks behind Python's back is noticed here at last
         outer = current_scope()
         if outer is not None and not self._root:
             self.scope = outer
             return outer
         randomness = _current_randomness() if self._randomness is None else self._randomness
         self.scope = scope = RequestScope(self._name, randomness, self._limits)
-        watch(scope, wanted=True)
+        # A request that is never left (its server lost interest) ends with its context.
+        watch(scope, wanted=True, forgotten=scope.ring.tally.let_go)
         self._token = _current.set(scope)
         return scope
 
@@ -381,7 +457,8 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         try:
             _current.reset(token)
         except ValueError:  # left in another context than it was entered in (a generator's, say)
-            _current.set(None)
+            if _current.get() is scope:  # and not another request, which is that context's own
+                _current.set(None)
         scope.close()
         watch(scope, wanted=False)
 
@@ -389,17 +466,26 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
 _DEFAULT_LIMITS: Final = RecorderLimits()
 
 
-def watch(one: object, *, wanted: bool) -> None:
+def watch(one: object, *, wanted: bool, forgotten: Callable[[], None] | None = None) -> None:
     """
     Have each record look for requests and boosted loggers because of *one* of these, or no more.
 
-    What is forgotten half way (a request that was never left) is not looked for any more.
+    Args:
+        one: A request, or a sampler.
+        wanted: Whether it is to be looked for.
+        forgotten: Called if *one* is collected while it still is.
     """
     key = id(one)
-    if wanted:
-        WATCHED[key] = weakref.ref(one, lambda _gone: WATCHED.pop(key, None))
-    else:
+    if not wanted:
         WATCHED.pop(key, None)
+        return
+
+    def gone(_dead: object) -> None:
+        WATCHED.pop(key, None)
+        if forgotten is not None:
+            forgotten()
+
+    WATCHED[key] = weakref.ref(one, gone)
 
 
 def threshold_text(rate: float) -> str:
@@ -413,7 +499,15 @@ def randomness_text(randomness: int) -> str:
 
 
 def _threshold(rate: float) -> int:
-    return min(_MASK, max(0, round((1.0 - rate) * _RANGE)))
+    threshold = _thresholds.get(rate)
+    if threshold is None:
+        if len(_thresholds) >= _MAX_THRESHOLDS:
+            _thresholds.clear()
+        threshold = _thresholds[rate] = min(_MASK, max(0, round((1.0 - rate) * _RANGE)))
+    return threshold
+
+
+_thresholds: Final[dict[float, int]] = {}
 
 
 def _randomness_of(trace_id: object) -> int:
@@ -437,7 +531,7 @@ def _spread(randomness: int) -> int:
     if uses == 1 and len(_uses) >= _MAX_TRACES:
         _uses.clear()
     _uses[randomness] = uses
-    return randomness if uses <= COHERENT_REQUESTS else secrets.randbits(_BITS)
+    return randomness if uses <= COHERENT_REQUESTS else _random.source.getrandbits(_BITS)
 
 
 _uses: Final[dict[int, int]] = {}
@@ -452,7 +546,7 @@ def _current_randomness() -> int:
             trace_id = 0
         if trace_id:
             return _spread(int(trace_id) & _MASK)
-    return secrets.randbits(_BITS)
+    return _random.source.getrandbits(_BITS)
 
 
 def _quietly(release: Release) -> None:

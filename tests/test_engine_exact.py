@@ -445,8 +445,8 @@ class TestRequests:
         """Between look-up and lock another thread may do anything: it is done there."""
         clock = Clock()
         engine = DecisionEngine(max_patterns=1, rng=random.Random(3), clock=clock, now=clock)
+        engine._counts_down = False  # so that all of them take the lock
         engine.apply_policy(SamplingPolicy(sampling_rate=0.5, keep_first=0))
-
         settle = engine._settle_scoped
 
         def settle_late(*arguments):

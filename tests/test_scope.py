@@ -37,6 +37,11 @@ def _samplers_end():
         _samplers.pop().shutdown()
 
 
+@pytest.fixture(autouse=True)
+def _nothing_left_over():
+    gc.collect()  # requests that other tests never left
+
+
 def make_sampler(rate=0.01, **policy):
     policy = SamplingPolicy(sampling_rate=rate, keep_first=0, **policy)
     sampler = AdaptiveSampler(policy=policy, notices=False, rng=random.Random(7))
@@ -459,13 +464,18 @@ class TestWithoutBleeding:
         assert recorder_totals().held == before.held
 
     def test_a_request_that_is_never_left_is_forgotten_with_its_context(self):
+        logger, _ = attach("filter", make_sampler(0.0))
+        before = recorder_totals()
+
         def half_way():
             lipservice.request("half way").__enter__()
-            return current_scope()
+            logger.info("held")
+            return recorder_totals().held
 
-        assert contextvars.Context().run(half_way) is not None
+        assert contextvars.Context().run(half_way) == before.held + 1
         gc.collect()
         assert not WATCHED
+        assert recorder_totals().held == before.held
 
     def test_a_forked_child_releases_nothing_of_its_parent_s(self):
         logger, stream = attach("filter", make_sampler(0.0))
@@ -489,7 +499,9 @@ class TestWithoutBleeding:
         assert stream.getvalue() == "INFO of the parent 0.0\n"
 
     def test_what_is_held_by_one_request_counts_against_all(self, monkeypatch):
-        monkeypatch.setattr("lipservice.scope._MAX_HELD_BYTES", 3000)
+        monkeypatch.setattr(
+            "lipservice.scope._MAX_HELD_BYTES", lipservice.scope._recorders.bytes + 3000
+        )
         logger, stream = attach("filter", make_sampler(0.0))
         before = recorder_totals()
         with lipservice.request(), lipservice.request(root=True):

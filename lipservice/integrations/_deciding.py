@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice.decision import Decision, Dropped
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import RequestScope, current_scope, randomness_text, threshold_text
+from lipservice.scope import RequestScope, randomness_text, threshold_text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,29 +33,29 @@ OWN: Final[Mapping[str, object]] = MappingProxyType(
 )
 
 
-def is_watched(sampler: AdaptiveSampler, logger: str | None) -> bool:
-    """Whether a record of this logger is of a request, or of a boosted logger."""
-    if current_scope() is not None:
-        return True
+def is_boosted(sampler: AdaptiveSampler, logger: str | None) -> bool:
+    """Whether everything of this logger is kept for a while."""
     return bool(sampler.boosted_loggers) and sampler.is_boosted(logger or "")
 
 
 def decide_watched(
     sampler: AdaptiveSampler,
     logger: str | None,
+    scope: RequestScope | None,
     text: str,
     severity: str | int,
     *,
     is_format: bool,
     find_site: Callable[[_Where], CallSite | None],
     where: _Where,
-) -> tuple[Decision | Dropped | None, RequestScope | None]:
+) -> Decision | Dropped:
     """
-    The decision about a record while requests are open or loggers are boosted (`scope.WATCHED`).
+    The decision about a record of a request, or of a logger that is boosted.
 
     Args:
         sampler: What decides.
         logger: Name of the logger that the record comes from.
+        scope: The request that the record belongs to, if any.
         text: The finished message, or the format string of a call with arguments.
         severity: A level name or number.
         is_format: Whether *text* is a format string.
@@ -63,24 +63,16 @@ def decide_watched(
         where: What *find_site* needs.
 
     Returns:
-        The decision, `Dropped` in a request that may hold the record, None to drop it; and the
-        request that the record belongs to, if any.
+        `Dropped` only in a request, which may hold the record.
     """
-    scope = current_scope()
-    if sampler.boosted_loggers and sampler.is_boosted(logger or ""):
-        site = (None, None) if is_format else (find_site, where)
-        return sampler.decide_boosted(text, severity, *site, is_format=is_format), scope
-    if scope is not None:
-        site = (None, None) if is_format else (find_site, where)
-        return sampler.decide_scoped(text, severity, scope, *site, is_format=is_format), scope
-    if is_format:
-        return sampler.decide_format(text, severity), None
-    return sampler.decide_at(text, severity, find_site, where), None
+    if scope is None or is_boosted(sampler, logger):
+        return sampler.decide_boosted(text, severity, find_site, where, is_format=is_format)
+    return sampler.decide_scoped(text, severity, scope, find_site, where, is_format=is_format)
 
 
 def stamps_of(decision: Decision | Dropped, scope: RequestScope | None = None) -> dict[str, object]:
     """What is written on a record, in every framework; on one that was dropped, the weight 0."""
-    if isinstance(decision, Dropped):
+    if type(decision) is Dropped:
         return {
             "lipservice_signature": decision.signature,
             "lipservice_rate": decision.rate,

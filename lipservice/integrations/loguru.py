@@ -19,10 +19,10 @@ from lipservice._worker import OWN_THREADS
 from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
-from lipservice.integrations._deciding import Deciding, decide_watched, stamps_of
+from lipservice.integrations._deciding import Deciding, decide_watched, is_boosted, stamps_of
 from lipservice.integrations.stdlib import OWN_LOGGERS
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import WATCHED
+from lipservice.scope import WATCHED, RequestScope, current_scope
 
 try:
     import loguru  # noqa: F401 - only to know that it is there
@@ -58,7 +58,9 @@ def decide(
     if record["thread"].id in OWN_THREADS:
         return False
     if WATCHED:
-        return _decide_watched(sampler, record, hold)
+        scope = current_scope()
+        if scope is not None or is_boosted(sampler, record["name"]):
+            return _decide_watched(sampler, record, scope, hold)
     decision = sampler.decide_at(record["message"], record["level"].no, _site_of, record)
     if decision is None:
         whole["lipservice_weight"] = 0.0  # not in `extra`, where other sinks would print it
@@ -77,27 +79,30 @@ def decide(
 def _decide_watched(
     sampler: AdaptiveSampler,
     record: Record,
+    scope: RequestScope | None,
     hold: Callable[[Dropped], None] | None,
 ) -> bool:
     message, level = record["message"], record["level"].no
-    outcome, scope = decide_watched(
+    outcome = decide_watched(
         sampler,
         record["name"],
+        scope,
         message,
         level,
         is_format=False,
         find_site=_site_of,
         where=record,
     )
-    if outcome is None or (isinstance(outcome, Dropped) and not outcome.scope.failed):
+    if type(outcome) is Dropped:
+        if outcome.scope.failed:
+            record["extra"].update(stamps_of(outcome))
+            outcome.scope.pass_on(outcome.row)
+            return True
         record["lipservice_weight"] = 0.0  # type: ignore[typeddict-unknown-key]
-        if outcome is not None and hold is not None:
+        if hold is not None:
             hold(outcome)
         return False
     record["extra"].update(stamps_of(outcome, scope))
-    if isinstance(outcome, Dropped):
-        outcome.scope.pass_on(outcome.row)
-        return True
     if outcome.unmeasured is not None:
         sampler.measure(outcome, len(message))
     if scope is not None and level >= logging.ERROR:

@@ -26,11 +26,11 @@ from lipservice.integrations._deciding import (
     OWN,
     RELEASED,
     decide_watched,
-    is_watched,
+    is_boosted,
     stamps_of,
 )
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import WATCHED
+from lipservice.scope import WATCHED, RequestScope, current_scope
 
 _ExcInfo: TypeAlias = (
     "bool | BaseException | tuple[None, None, None] |"
@@ -38,7 +38,9 @@ _ExcInfo: TypeAlias = (
 )
 
 # Values that cannot change until a held record is formatted.
-_SCALARS: Final = (str, int, float, bytes, type(None))
+_SCALARS: Final = frozenset({str, int, float, bytes, bool, type(None)})
+# Attributes of a record without extras, and the weight that is set on it.
+_USUAL_ATTRIBUTES: Final = len(vars(logging.makeLogRecord({}))) + 1
 _CONTAINERS: Final = (dict, list, set)
 # What a held record takes beside its message, about.
 _HELD_BYTES: Final = 600
@@ -72,7 +74,9 @@ def decide(
     if OWN_THREADS and record.thread in OWN_THREADS and _is_from_our_own_work(record):
         return False  # born in our own HTTP call, say: it must not feed what caused it
     if WATCHED:
-        return _decide_watched(sampler, record, release)
+        scope = current_scope()
+        if scope is not None or is_boosted(sampler, record.name):
+            return _decide_watched(sampler, record, scope, release)
     message, arguments = record.msg, record.args
     if type(message) is dict and "event" in message:
         if "lipservice_weight" in message:
@@ -127,37 +131,44 @@ def _is_from_our_own_work(record: logging.LogRecord) -> bool:
 def _decide_watched(
     sampler: AdaptiveSampler,
     record: logging.LogRecord,
+    scope: RequestScope | None,
     release: Callable[[logging.LogRecord], Any],
 ) -> bool:
-    """As `decide`, where the record may be of a request: then what is dropped is held."""
+    """As `decide`, for a record of a request: what is dropped is held. Or of a boosted logger."""
     message, arguments = record.msg, record.args
     if type(message) is dict and "event" in message:
         if "lipservice_weight" in message:
             return _believe(message, record)
         message, arguments = _event_of(message)
-    outcome, scope = decide_watched(
+    outcome = decide_watched(
         sampler,
         record.name,
+        scope,
         message,
         record.levelno,
         is_format=bool(arguments),
         find_site=_site_of,
         where=record,
     )
-    if outcome is None:
-        record.lipservice_weight = 0.0
-        return False
-    if isinstance(outcome, Dropped) and not outcome.scope.failed:
-        record.lipservice_weight = 0.0
-        with contextlib.suppress(Exception):  # arguments that cannot be formatted: nothing to keep
-            held = _held(record, outcome)
-            size = _HELD_BYTES + len(str(held.msg))
-            outcome.scope.hold(lambda: release(held), size, outcome.row)
-        return False
-    vars(record).update(stamps_of(outcome, scope))
-    if isinstance(outcome, Dropped):
+    if type(outcome) is Dropped:
+        if not outcome.scope.failed:
+            record.lipservice_weight = 0.0
+            _hold(record, outcome, release)
+            return False
+        vars(record).update(stamps_of(outcome))
         outcome.scope.pass_on(outcome.row)
         return True
+    if outcome.rule == "request":
+        vars(record).update(stamps_of(outcome, scope))
+    else:
+        (
+            record.lipservice_signature,
+            record.lipservice_rate,
+            record.lipservice_weight,
+            record.lipservice_rule,
+            record.lipservice_policy,
+            _,
+        ) = outcome
     if outcome.unmeasured is not None:
         _measure(sampler, outcome, record)
     if scope is not None and record.levelno >= logging.ERROR:
@@ -165,24 +176,71 @@ def _decide_watched(
     return True
 
 
-def _held(record: logging.LogRecord, dropped: Dropped) -> logging.LogRecord:
-    """A copy that says later what the record says now."""
-    held = copy.copy(record)
-    vars(held).update(stamps_of(dropped))
-    arguments = record.args.values() if isinstance(record.args, Mapping) else record.args or ()
-    if not all(isinstance(argument, _SCALARS) for argument in arguments):
-        held.msg, held.args = record.getMessage(), ()
-    elif type(record.msg) is dict:  # of structlog, for its ProcessorFormatter
-        held.msg = _frozen(record.msg)
-    elif not isinstance(record.msg, str):
-        held.msg = str(record.msg)
-    for name, value in vars(record).items():
-        if type(value) in _CONTAINERS and name not in {"msg", "args"}:
-            setattr(held, name, _frozen(value))
-    if held.exc_info:
-        if not held.exc_text and isinstance(held.exc_info, tuple):
-            held.exc_text = _formatter.formatException(held.exc_info)
-        held.exc_info = None  # its frames would stay alive
+def _hold(
+    record: logging.LogRecord, dropped: Dropped, release: Callable[[logging.LogRecord], Any]
+) -> None:
+    """
+    Have the request hold *record*, with what it says now.
+
+    The record goes on to handlers that do not sample, so what is released is a copy; it is made
+    then, since most requests do not fail. What may change until then is copied or formatted now.
+    """
+    message, arguments = record.msg, record.args
+    changing: dict[str, Any] | None = None
+    if type(message) is not str or record.exc_info or not _all_scalars(arguments):
+        try:
+            changing = _formatted(record)
+        except Exception:  # arguments that do not fit: nobody could write it
+            dropped.scope.refuse()
+            return
+    usual = len(vars(record)) <= _USUAL_ATTRIBUTES
+    extras = {} if usual else _frozen_extras(record)
+    size = _HELD_BYTES + (len(message) if type(message) is str else _HELD_BYTES)
+
+    def write() -> None:
+        held = _copy(record)
+        vars(held).update(
+            {"msg": message, "args": arguments, **extras, **(changing or {}), **stamps_of(dropped)}
+        )
+        release(held)
+
+    dropped.scope.hold(write, size, dropped.row)
+
+
+def _all_scalars(arguments: Any) -> bool:
+    """Whether nothing can change what they say."""
+    if isinstance(arguments, Mapping):
+        arguments = arguments.values()
+    return all(type(argument) in _SCALARS for argument in arguments or ())
+
+
+def _formatted(record: logging.LogRecord) -> dict[str, Any]:
+    """What of a record's own attributes has to be said now."""
+    said: dict[str, Any] = {}
+    if type(record.msg) is dict:  # of structlog, for its ProcessorFormatter
+        said["msg"] = _frozen(record.msg)
+    elif type(record.msg) is not str or not _all_scalars(record.args):
+        said["msg"], said["args"] = record.getMessage(), ()
+    if record.exc_info:
+        if not record.exc_text and isinstance(record.exc_info, tuple):
+            said["exc_text"] = _formatter.formatException(record.exc_info)
+        said["exc_info"] = None  # its frames would stay alive
+    return said
+
+
+def _frozen_extras(record: logging.LogRecord) -> dict[str, Any]:
+    return {
+        name: _frozen(value)
+        for name, value in vars(record).items()
+        if type(value) in _CONTAINERS and name not in {"msg", "args"}
+    }
+
+
+def _copy(record: logging.LogRecord) -> logging.LogRecord:
+    if type(record) is not logging.LogRecord:
+        return copy.copy(record)
+    held = logging.LogRecord.__new__(logging.LogRecord)
+    vars(held).update(vars(record))
     return held
 
 
@@ -369,12 +427,14 @@ class SamplingLogger(logging.Logger):
         if OWN_THREADS and get_ident() in OWN_THREADS and level < logging.ERROR:
             return  # what our own HTTP call logs must not feed what caused it
         sampler = self.sampler or default_sampler_quietly()
-        if WATCHED and is_watched(sampler, self.name):
-            # A record that may be released has to exist: inside a request, early is not cheap.
-            record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
-            if _decide_watched(sampler, record, self.handle):
-                self.handle(record)
-            return
+        if WATCHED:
+            scope = current_scope()
+            if scope is not None or is_boosted(sampler, self.name):
+                # A record that may be released has to exist: in a request, early is not cheap.
+                record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
+                if _decide_watched(sampler, record, scope, self.handle):
+                    self.handle(record)
+                return
         if args:
             decision = sampler.decide_format(msg, level)  # type: ignore[arg-type]  # copes
         else:

@@ -21,10 +21,10 @@ from lipservice._worker import OWN_THREADS
 from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
-from lipservice.integrations._deciding import Deciding, decide_watched, is_watched, stamps_of
+from lipservice.integrations._deciding import Deciding, decide_watched, is_boosted, stamps_of
 from lipservice.integrations.stdlib import OWN_LOGGERS
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import WATCHED
+from lipservice.scope import WATCHED, RequestScope, current_scope
 
 try:
     import structlog
@@ -83,7 +83,9 @@ class SamplingProcessor(Deciding):
         event = event_dict.get("event")
         sampler = self._bound or default_sampler_quietly()
         if WATCHED:
-            return _process_watched(sampler, logger, name, event_dict)
+            scope = current_scope()
+            if scope is not None or is_boosted(sampler, getattr(logger, "name", None)):
+                return _process_watched(sampler, scope, logger, name, event_dict)
         # `positional_args`: an event "%s ..." before PositionalArgumentsFormatter.
         if "positional_args" in event_dict:
             decision = sampler.decide_format(event, name)  # type: ignore[arg-type]
@@ -103,29 +105,44 @@ class SamplingProcessor(Deciding):
 
 
 def _process_watched(
-    sampler: AdaptiveSampler, logger: Any, name: str, event_dict: MutableMapping[str, Any]
+    sampler: AdaptiveSampler,
+    scope: RequestScope | None,
+    logger: Any,
+    name: str,
+    event_dict: MutableMapping[str, Any],
 ) -> MutableMapping[str, Any]:
     """As the processor, for an event of a request; it cannot be held, the chain is not ours."""
-    outcome, scope = decide_watched(
+    outcome = decide_watched(
         sampler,
         getattr(logger, "name", None),
+        scope,
         event_dict.get("event"),  # type: ignore[arg-type]  # copes with any object
         name,
         is_format="positional_args" in event_dict,
         find_site=_site_above,
         where=None,
     )
-    if outcome is None or (isinstance(outcome, Dropped) and not outcome.scope.failed):
+    if type(outcome) is Dropped and not outcome.scope.failed:
         raise structlog.DropEvent
     event_dict.update(stamps_of(outcome, scope))
-    if isinstance(outcome, Dropped):
+    _follow_up(sampler, scope, outcome, event_dict)
+    return event_dict
+
+
+def _follow_up(
+    sampler: AdaptiveSampler,
+    scope: RequestScope | None,
+    outcome: Decision | Dropped,
+    event_dict: Mapping[str, Any],
+) -> None:
+    """What is to be done for an event that is kept."""
+    if type(outcome) is Dropped:
         outcome.scope.pass_on(outcome.row)
-        return event_dict
+        return
     if outcome.unmeasured is not None:
         sampler.measure(outcome, _size(event_dict))
     if scope is not None and outcome.rule == "error":
         scope.keep()
-    return event_dict
 
 
 def sampling_bound_logger(
@@ -217,8 +234,9 @@ def _deciding(
         if level is not None and not self.isEnabledFor(level):
             return dropped()  # by logging's level, so not ours to count
         sampler = bound or default_sampler_quietly()
-        if WATCHED and is_watched(sampler, _name_of(self)):
-            stamped = watched(sampler, self, severity, event, args, kw)
+        scope = current_scope() if WATCHED else None
+        if scope is not None or is_boosted(sampler, _name_of(self)):
+            stamped = watched(sampler, scope, self, severity, event, args, kw)
             return dropped() if stamped is None else method(self, event, *args, **stamped)
         if args:
             decision = sampler.decide_format(event, severity)
@@ -241,8 +259,9 @@ def _with_level(
         if own or (kw and "lipservice_weight" in kw) or _is_off(self, level):
             return method(self, level, event, *args, **kw)
         sampler = bound or default_sampler_quietly()
-        if WATCHED and is_watched(sampler, _name_of(self)):
-            stamped = watched(sampler, self, level, event, args, kw)
+        scope = current_scope() if WATCHED else None
+        if scope is not None or is_boosted(sampler, _name_of(self)):
+            stamped = watched(sampler, scope, self, level, event, args, kw)
             return dropped() if stamped is None else method(self, level, event, *args, **stamped)
         if args:
             decision = sampler.decide_format(event, level)
@@ -264,37 +283,31 @@ def _name_of(logger: Any) -> str | None:
 
 def _decide_and_hold(
     sampler: AdaptiveSampler,
+    scope: RequestScope | None,
     logger: Any,
     severity: Any,
     event: Any,
     args: tuple[Any, ...],
     kw: dict[str, Any],
 ) -> dict[str, Any] | None:
-    """What to log an event with, that may be of a request; None: it is dropped, perhaps held."""
-    outcome, scope = decide_watched(
+    """What to log an event of a request with; None: it is dropped, perhaps held."""
+    outcome = decide_watched(
         sampler,
         _name_of(logger),
+        scope,
         event,
         severity,
         is_format=bool(args),
         find_site=_site_of_call,
         where=_WATCHED,
     )
-    if outcome is None:
-        return None
-    if isinstance(outcome, Dropped) and not outcome.scope.failed:
+    kw = {**kw, **stamps_of(outcome, scope)}
+    if type(outcome) is Dropped and not outcome.scope.failed:
         name = severity if isinstance(severity, str) else _METHODS.get(severity)
         if name is not None:  # a level of the application's own has no method to write it with
-            _hold(logger, name, event, args, {**kw, **stamps_of(outcome)}, outcome)
+            _hold(logger, name, event, args, kw, outcome)
         return None
-    kw = {**kw, **stamps_of(outcome, scope)}
-    if isinstance(outcome, Dropped):
-        outcome.scope.pass_on(outcome.row)
-        return kw
-    if outcome.unmeasured is not None:
-        sampler.measure(outcome, _size({"event": event, **kw}))
-    if scope is not None and outcome.rule == "error":
-        scope.keep()
+    _follow_up(sampler, scope, outcome, {"event": event, **kw})
     return kw
 
 
