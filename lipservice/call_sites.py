@@ -138,6 +138,7 @@ class CallSite:
         "_example",
         "_format",
         "_head",
+        "_healed_before",
         "_least",
         "_middle",
         "_misses",
@@ -165,7 +166,9 @@ class CallSite:
         #: Whether a message is still of interest where there is no one format.
         self._open = True
         self._example: str | None = None
+        #: Messages that did not fit since so many were healed.
         self._misses = 0
+        self._healed_before = 0
         self._reason = WAITING
 
     def format_for(self, message: str) -> str | None:
@@ -182,16 +185,15 @@ class CallSite:
             only = self._format
             if only is None:
                 return self._look_up(message) if self._open else None
+            # A call costs more than a look: the ends are asked for only where there is something.
             if (
-                message.startswith(self._head)
-                and message.endswith(self._tail, self._least)
-                and self._middle in message
+                self._middle in message
+                and (not self._least or message.startswith(self._head))
+                and (not self._tail or message.endswith(self._tail, self._least))
             ):
                 count = self.healed
                 if count > _DISTRUSTED or self._templates[0].matches(message):
                     self.healed = count + 1
-                    if self._misses:
-                        self._misses = 0
                     return only
             self._miss()
         except Exception:  # noqa: S110 - a message that is no text
@@ -211,7 +213,6 @@ class CallSite:
         if len(formats) != 1:
             self._miss()
             return None
-        self._misses = 0
         found = formats.pop()
         if not any(_is_healable(each) for each in templates if each.format == found):
             return None
@@ -219,6 +220,9 @@ class CallSite:
         return found
 
     def _miss(self) -> None:
+        if self._healed_before != self.healed:
+            self._healed_before = self.healed
+            self._misses = 0
         self._misses += 1
         if self._misses >= _MOST_MISSES:
             self._refuse(MISMATCH)
@@ -255,10 +259,11 @@ class CallSite:
         example = self._example
         fitting = [each for each in found if example is None or each.matches(example)]
         healable = [each for each in found if _is_healable(each)]
-        if not fitting:
-            self._refuse(MISMATCH)
+        varies = any(each.varies for each in found)
+        if not fitting:  # constants beside a name: `_("user %s") % name`
+            self._refuse(MISMATCH if varies else NO_TEMPLATE)
         elif not healable:
-            self._refuse(NO_WORDS if any(each.varies for each in found) else CONSTANT)
+            self._refuse(NO_WORDS if varies else CONSTANT)
         elif len(fitting) > 1 and example is not None:
             self._refuse(AMBIGUOUS)
         else:
@@ -306,17 +311,19 @@ def site_at(path: str, line: int, *, braces: bool = False) -> CallSite | None:
         thread.
     """
     try:
-        lines = (_braced if braces else _plain).get(path)
-        if lines is not None:
-            site = lines.get(line)
-            if site is not None:
-                return site
-        return _new_site(path, line, braces=bool(braces))
+        return (_braced if braces else _plain)[path][line]
+    except Exception:
+        return _new_site(path, line, braces)
+
+
+def _new_site(path: str, line: int, braces: object) -> CallSite | None:
+    try:
+        return _add_site(path, line, braces=bool(braces))
     except Exception:
         return None
 
 
-def _new_site(path: str, line: int, *, braces: bool) -> CallSite | None:
+def _add_site(path: str, line: int, *, braces: bool) -> CallSite | None:
     if len(_every) >= MOST_SITES or len(_waiting) >= MOST_WAITING:
         return None
     if type(path) is not str or type(line) is not int or len(path) > _LONGEST_PATH:
