@@ -28,9 +28,9 @@ from lipservice.call_sites import (
     analyse_waiting,
     has_waiting,
     site_at,
-    templates_at,
 )
 from lipservice.signature import compute_format_signature, compute_signature
+from lipservice.source_templates import SourceTemplate, templates_at
 
 thorough = settings(
     derandomize=True,
@@ -849,9 +849,7 @@ def test_a_healed_message_has_the_signature_of_the_format_that_made_it(
 
     found = heal(record)
 
-    has_words = call_sites.SourceTemplate(
-        reference, varies=True, head="", middles=(), tail=""
-    ).has_words()
+    has_words = SourceTemplate(reference, varies=True, head="", middles=(), tail="").has_words()
     if not values or not has_words:
         assert found is None
         return
