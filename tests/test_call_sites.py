@@ -109,6 +109,7 @@ HEALED = [
     ('f"user {name!r:>12} in {n:05d} ms"', "user %s in %s ms"),
     ('f"{name=} seen"', "name=%s seen"),
     ('f"{x:{n}.{n}} of {x!s}"', "%s of %s"),
+    ("f\"user {'const'!r} {'const':>9} {name}\"", "user %s %s %s"),
     ("f'''user {d[\"a\"]} in'''", "user %s in"),
     ("f\"user {d['b']['c']} in\"", "user %s in"),
     ('f"{{{name}}} is at 100% {place}"', "{%s} is at 100%% %s"),
@@ -240,6 +241,58 @@ def test_the_call_is_found_wherever_it_stands(tmp_path, source):
     assert heal(record).replace("\n", " ").split() == ["user", "%s", "in"]
 
 
+def test_only_calls_that_begin_in_the_line_count():
+    lines = [
+        "logger.getChild(",
+        "  f'child {name}'",
+        ").info(f'user {name}')",
+        "handler",
+        "(f'guest {name}')",
+    ]
+
+    found = [templates_at(lines, line) for line in range(1, 6)]
+
+    assert [each and [template.format for template in each] for each in found] == [
+        ["child %s"],
+        None,
+        ["user %s"],
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        (r"f'\d {x}'", r"\d %s"),
+        (r"f'\{x} \w{x:\d}'", r"\%s \w%s"),
+        (r"'\d \477 %s' % x", None),
+        (r"'a \q' + x", r"a \q%s"),
+        (r"rf'\d {x}'", r"\d %s"),
+        (r"f'a {x} ' + y[b'\d\N']", "a %s %s"),
+    ],
+)
+def test_the_compiler_has_nothing_to_warn_of(argument, expected):
+    # Warnings are errors here: one would cost the template.
+    found = templates_at([f"logger.info({argument})"], 1)
+
+    assert (found[0].format if expected else None) == expected
+
+
+def test_a_number_that_runs_into_a_word_is_not_read():
+    assert templates_at(["logger.info('user ' + str(1if x else 2))"], 1) is None
+    assert templates_at(["logger.info('user ' + str(1 if x else 0x1f + 1_0e5j + .5))"], 1)
+
+
+def test_a_template_matches_from_end_to_end():
+    (template,) = templates_at(["logger.info(f'ab {x} ba')"], 1)
+
+    assert template.matches("ab  ba")
+    assert template.matches("ab any ba ba")
+    assert not template.matches("ab ba")
+    assert template.message("x") == "ab x ba"
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="f-strings of PEP 701")
 def test_f_strings_may_hold_their_own_quotes():
     lines = ["logger.info(f'user {d['a']} {f'{f'{1}'}'} {\"}\"} in', f'x')"]
@@ -366,9 +419,10 @@ def test_messages_that_do_not_match_any_more_give_the_site_up(run):
     assert heal(record) == "user %s in"
     site = site_at(record.pathname, record.lineno)
 
-    for _ in range(7):
-        assert site.format_for("guest eve in") is None
-    assert site.format_for("user eve in") == "user %s in"
+    for _ in range(3):
+        for _ in range(7):
+            assert site.format_for("guest eve in") is None
+        assert site.format_for("user eve in") == "user %s in"
     for _ in range(8):
         assert site.format_for("guest eve in") is None
 
@@ -403,6 +457,11 @@ def test_ends_that_overlap_are_no_match(run):
 
 def test_a_trusted_site_still_looks_at_the_ends(run):
     (record,) = run("logger.info(f'user {name} in {place} now')", **VALUES)
+    (other,) = run("logger.info(f'in bc {n} bc in')", **VALUES)
+    heal(other)
+    for _ in range(100):
+        assert site_at(other.pathname, 1).format_for("in bc  bc in")
+    assert site_at(other.pathname, 1).format_for("in bc in") is None
     heal(record)
     site = site_at(record.pathname, record.lineno)
     for _ in range(100):

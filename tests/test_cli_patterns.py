@@ -281,6 +281,7 @@ def test_what_is_none():
         ("logger.info('a')", "constant"),
         ("logger.info('a' 'b')", "constant"),
         ("logger.info('a' + 'b')", "constant"),
+        ("logger.info(f'a' f'b')", "constant"),
         ("logger.info('a %s', b)", "arguments"),
         ("logger.info('a %s' + 'b', b)", "arguments"),
         ("logger.log(10, 'a %s', b)", "arguments"),

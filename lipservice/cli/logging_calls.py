@@ -339,7 +339,7 @@ def _kind_of(message: ast.expr, template: SourceTemplate | None, *, more: bool) 
         message = message.value
     if template is None:
         return OTHER
-    if isinstance(message, ast.Constant):
+    if isinstance(message, ast.Constant) or not template.varies:
         return ARGUMENTS if more else CONSTANT
     if isinstance(message, ast.Call):
         return FORMAT
@@ -347,7 +347,7 @@ def _kind_of(message: ast.expr, template: SourceTemplate | None, *, more: bool) 
         return F_STRING
     if isinstance(message, ast.BinOp) and isinstance(message.op, ast.Mod):
         return PERCENT
-    return CONCATENATION if template.varies else ARGUMENTS if more else CONSTANT
+    return CONCATENATION
 
 
 def _line_of(call: ast.Call) -> int:
@@ -363,8 +363,6 @@ def _why_not_healed(
 ) -> str:
     if more and not braces:
         return HAS_ARGUMENTS
-    if not template.varies:
-        return call_sites.CONSTANT
     if not template.has_words():
         return call_sites.NO_WORDS
     found = templates_at(lines, line, braces=braces) or []
