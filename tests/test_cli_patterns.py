@@ -300,6 +300,21 @@ def test_kinds_of_calls(call, kind):
     assert [each.kind for each in find_calls("app.py", [call])] == [kind]
 
 
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("logger.info('100%')", "100%%"),
+        ("logger.info('a %s of %d', b, c)", "a %s of %s"),
+        ("logger.info('a ' + '%s', b)", "a %s"),
+        ("logger.info(f'a {b} of %5.1f', c)", "a %s of %s"),
+        ("logger.info('malformed %', b)", "malformed %%"),
+        ("from loguru import logger; logger.info('a {} %s', b)", "a %s %%s"),
+    ],
+)
+def test_the_template_of_a_call_with_arguments_is_that_of_its_format_string(call, expected):
+    assert [each.template.format for each in find_calls("app.py", [call])] == [expected]
+
+
 VALUES = {
     "name": "bob",
     "n": 7,

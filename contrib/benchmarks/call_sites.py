@@ -13,6 +13,8 @@ The true statement of a message is its call; calls of one and the same template 
 since no one could tell their messages apart. What a call that is given a plain name logs is not
 known: such calls are counted as "other", and make no messages. Figures as in grouping.py; the
 first messages of a site, until the background has read its source, are not in them.
+"ideal" is what every call would reach if it were written with arguments: where LSIG-1 gives two
+format strings one signature, healing cannot tell them apart either.
 """
 
 import argparse
@@ -57,6 +59,8 @@ APPLICATIONS = {
 }
 CACHE = Path.home() / ".cache" / "lipservice-benchmarks" / "call-sites"
 SELF = logging_calls.SELF_FORMATTED
+#: What is compared: LSIG-1 alone, with healing, and if every call were written with arguments.
+WHICH = ("without", "with", "as_arguments")
 
 WORDS = ["alpha", "blue", "cache", "delta", "east", "feature", "green", "hotel", "index", "kernel"]
 NAMES = [
@@ -201,11 +205,12 @@ def judge(calls, number, seed):
     scored = [call for call in calls if call.template is not None]
     made = [(call, messages_of(call, number, rng)) for call in scored]
     meet(made)
-    statements, plain, healed = [], [], []
+    statements, plain, healed, ideal = [], [], [], []
     for call, messages in made:
         statements += [call.template.format] * len(messages)
         plain += [signature_without(call, message) for message in messages]
         healed += [signature_with(call, message) for message in messages]
+        ideal += [compute_format_signature(call.template.format)] * len(messages)
     sites = {(site.path, site.line): site for site in call_sites.call_sites()}
     own = [call for call in scored if call.kind in SELF]
     return {
@@ -213,6 +218,7 @@ def judge(calls, number, seed):
         "statements": len({call.template.format for call in scored}),
         "without": figures(plain, statements),
         "with": figures(healed, statements),
+        "as_arguments": figures(ideal, statements),
         "self_formatted": len(own),
         "healed": sum(not outcome(call, sites) for call in own),
         "reasons": dict(Counter(filter(None, (outcome(call, sites) for call in own)))),
@@ -404,7 +410,7 @@ def overall(results):
         "self_formatted": sum(result["self_formatted"] for result in results),
         "healed": sum(result["healed"] for result in results),
         "reasons": dict(reasons),
-        **{which: {name: mean(which, name) for name in names} for which in ("without", "with")},
+        **{which: {name: mean(which, name) for name in names} for which in WHICH},
         **{
             which: {name: mean_of_own(which, name) for name in names}
             for which in ("self_formatted_without", "self_formatted_with")
@@ -419,16 +425,16 @@ def table(result):
 
 def _rows(result):
     head = f"{'':20}{'calls':>7}{'own':>6}{'healed':>8}"
-    figure_names = [f"{w} {f}" for w in ("LSIG-1", "healed") for f in ("GA", "FGA", "merged")]
-    yield head + "".join(f"{name:>15}" for name in figure_names)
+    figure_names = [
+        f"{w} {f}" for w in ("LSIG-1", "healed", "ideal") for f in ("GA", "FGA", "merged")
+    ]
+    yield head + "".join(f"{name:>14}" for name in figure_names)
     for name, each in [*result["applications"].items(), ("overall", result["overall"])]:
         row = (
             f"{name:20}{sum(each['kinds'].values()):7}{each['self_formatted']:6}{each['healed']:8}"
         )
         yield row + "".join(
-            f"{each[which][figure]:15.4f}"
-            for which in ("without", "with")
-            for figure in ("GA", "FGA", "merged")
+            f"{each[which][figure]:14.4f}" for which in WHICH for figure in ("GA", "FGA", "merged")
         )
     all_ = result["overall"]
     yield f"kinds of calls: {all_['kinds']}"

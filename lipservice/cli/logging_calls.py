@@ -316,6 +316,10 @@ def _describe(
     more = _arguments_behind(call, message, braces=braces)
     template = template_of_expression(message, braces=braces and more)
     kind = _kind_of(message, template, more=more)
+    if template is not None and more and not braces:
+        # The logger applies `%`; where the format is malformed, to no effect.
+        operation = ast.BinOp(message, ast.Mod(), ast.Tuple([], ast.Load()))
+        template = template_of_expression(operation) or template
     line = _line_of(call)
     pieces = _rewritten(message) if kind in SELF_FORMATTED else None
     variables = tuple(each for each in pieces or () if isinstance(each, Variable))
