@@ -387,6 +387,14 @@ def test_there_is_no_replacement_where_it_is_not_sure(argument):
     assert found.kind in {"f-string", "% operator", "str.format"}
 
 
+def test_an_f_string_beside_arguments_is_said_not_to_heal():
+    plain, braced = find_calls("app.py", ["logger.info(f'user {name} %s', n)"]) + find_calls(
+        "app.py", ["from loguru import logger; logger.info(f'user {name} {{}}', n)"]
+    )
+
+    assert (plain.reason, braced.reason) == ("has arguments too", "")
+
+
 def test_loguru_gets_braces():
     lines = [
         "from loguru import logger",
