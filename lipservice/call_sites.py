@@ -54,6 +54,7 @@ NO_CALL: Final = "no call found"
 NO_TEMPLATE: Final = "not a template"
 CONSTANT: Final = "constant"
 NO_WORDS: Final = "no constant text"
+WRAPPER: Final = "passes a message on"
 AMBIGUOUS: Final = "ambiguous"
 MISMATCH: Final = "source does not match"
 FAILED: Final = "unreadable source"
@@ -89,6 +90,7 @@ class CallSite:
         "_example",
         "_format",
         "_head",
+        "_healable",
         "_healed_before",
         "_least",
         "_middle",
@@ -114,6 +116,7 @@ class CallSite:
         self._head = self._middle = self._tail = ""
         self._least = 0
         self._templates: tuple[SourceTemplate, ...] = ()
+        self._healable: frozenset[str] = frozenset()
         #: Whether a message is still of interest where there is no one format.
         self._open = True
         self._example: str | None = None
@@ -165,7 +168,7 @@ class CallSite:
             self._miss()
             return None
         found = formats.pop()
-        if not any(each.is_healable for each in templates if each.format == found):
+        if found not in self._healable:
             return None
         self.healed += 1
         return found
@@ -188,6 +191,7 @@ class CallSite:
         """Take over what the source says, which the example has confirmed."""
         self._reason = ""
         self._example = None
+        self._healable = frozenset(each.format for each in templates if each.is_healable)
         self._templates = tuple(templates)
         if len(templates) > 1:
             return
@@ -214,7 +218,7 @@ class CallSite:
         if not fitting:  # constants beside a name: `_("user %s") % name`
             self._refuse(MISMATCH if varies else NO_TEMPLATE)
         elif not healable:
-            self._refuse(NO_WORDS if varies else CONSTANT)
+            self._refuse(_why_not_healable(found))
         elif len(fitting) > 1 and example is not None:
             self._refuse(AMBIGUOUS)
         else:
@@ -233,6 +237,12 @@ class CallSite:
             " | ".join(template_of_format(each.format) for each in templates),
             self.healed,
         )
+
+
+def _why_not_healable(templates: Sequence[SourceTemplate]) -> str:
+    if any(each.is_wrapper and each.has_words() for each in templates):
+        return WRAPPER
+    return NO_WORDS if any(each.varies for each in templates) else CONSTANT
 
 
 # --- the table ------------------------------------------------------------------------------

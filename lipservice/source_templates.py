@@ -33,6 +33,10 @@ _MOST_CHARACTERS: Final = 16_384
 _MOST_TOKENS: Final = 2_000
 _LONGEST_ARGUMENT: Final = 4_096
 _DEEPEST_STRING: Final = 6
+#: Names of variables that hold the message of another statement.
+_NAMES_OF_MESSAGES: Final = frozenset({"msg", "message", "text", "log_msg", "log_message"})
+#: Constant words from which on a template that passes a message on names a statement itself.
+_LEAST_WORDS_OF_WRAPPER: Final = 3
 
 
 class SourceTemplate(NamedTuple):
@@ -46,6 +50,8 @@ class SourceTemplate(NamedTuple):
     head: str
     middles: tuple[str, ...]
     tail: str
+    #: Whether a variable is another statement's message, by its name: the call is a wrapper's.
+    passes_message: bool = False
 
     def matches(self, message: str) -> bool:
         """Whether *message* is this template with any text for each variable."""
@@ -71,12 +77,25 @@ class SourceTemplate(NamedTuple):
     @property
     def is_healable(self) -> bool:
         """Whether messages may be counted under it: it varies, and names one statement."""
-        return self.varies and self.has_words()
+        return self.varies and self.has_words() and not self.is_wrapper
+
+    @property
+    def is_wrapper(self) -> bool:
+        """
+        Whether it only adds to the messages of other statements: `f"[{name}] {msg}"`.
+
+        It begins with a variable, or has hardly a word of its own. As one pattern it would hide
+        the statements whose messages it passes on.
+        """
+        return self.passes_message and (not self.head or self._words() < _LEAST_WORDS_OF_WRAPPER)
 
     def has_words(self) -> bool:
         """Whether a constant token with a letter is left, so that it names one statement."""
+        return self._words() > 0
+
+    def _words(self) -> int:
         key = key_of_folded(fold(percent_format_to_message(self.format)))
-        return any(map(_is_word, key.split()))
+        return sum(map(_is_word, key.split()))
 
 
 def template_of_format(format_string: str) -> str:
@@ -399,7 +418,9 @@ def template_of_expression(expression: ast.expr, *, braces: bool = False) -> Sou
             pieces = _convert(pieces, _pieces_of_brace_format)
     except _Unreadable:
         return None
-    return None if pieces is None else _template_of_pieces(pieces)
+    if pieces is None:
+        return None
+    return _template_of_pieces(pieces)._replace(passes_message=_passes_message(expression))
 
 
 def _template_of_pieces(pieces: _Pieces) -> SourceTemplate:
@@ -415,6 +436,31 @@ def _template_of_pieces(pieces: _Pieces) -> SourceTemplate:
     return SourceTemplate(
         format_string, len(constants) > 1, head, tuple(filter(None, middles)), tail
     )
+
+
+def _passes_message(node: ast.expr) -> bool:
+    """Whether a variable of a string-building expression has the name of a message."""
+    import ast  # noqa: PLC0415
+
+    if isinstance(node, ast.Name):
+        return node.id in _NAMES_OF_MESSAGES
+    parts: Sequence[ast.expr] = ()
+    if isinstance(node, ast.JoinedStr):
+        parts = node.values
+    elif isinstance(node, (ast.FormattedValue, ast.NamedExpr)):
+        parts = [node.value]
+    elif isinstance(node, ast.BinOp):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.Tuple):
+        parts = node.elts
+    elif isinstance(node, ast.Dict):
+        parts = node.values
+    elif isinstance(node, ast.Call) and (
+        (isinstance(node.func, ast.Attribute) and node.func.attr == "format")
+        or (isinstance(node.func, ast.Name) and node.func.id in {"str", "repr"})
+    ):
+        parts = [*node.args, *(argument.value for argument in node.keywords)]
+    return any(map(_passes_message, parts))
 
 
 def _pieces(node: ast.expr) -> _Pieces | None:

@@ -369,6 +369,8 @@ def _why_not_healed(
         return HAS_ARGUMENTS
     if not template.has_words():
         return call_sites.NO_WORDS
+    if template.is_wrapper:
+        return call_sites.WRAPPER
     found = templates_at(lines, line, braces=braces) or []
     if not any(each.format == template.format for each in found):
         return call_sites.NO_CALL
