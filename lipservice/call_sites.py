@@ -225,6 +225,11 @@ class CallSite:
             self._settle(found)
         return None
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its line was not looked at yet."""
+        return self._reason == WAITING
+
     def state(self) -> CallSiteState:
         """What is known of it now."""
         reason = self._reason
@@ -292,12 +297,13 @@ def _add_site(path: str, line: int, *, braces: bool) -> CallSite | None:
     key = (path, line, braces)
     new = CallSite(path, line, braces=braces)
     site = _every.setdefault(key, new)
-    if site is not new:  # another thread was quicker, or a finalizer that logged in between
-        return site
-    if len(_every) > MOST_SITES:
+    if site is new and len(_every) > MOST_SITES:
         _every.pop(key, None)
         return None
-    _waiting[site] = None
+    # Also for a site that another thread, or a finalizer, was just about to add: a child that was
+    # forked in between finds only what is done.
+    if site.is_waiting:
+        _waiting[site] = None
     (_braced if braces else _plain).setdefault(path, {})[line] = site
     return site
 

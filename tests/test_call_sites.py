@@ -757,6 +757,16 @@ def test_a_child_forked_in_the_middle_of_an_analysis_does_it_itself(run, monkeyp
     assert site.format_for(record.msg) == "user %s in"
 
 
+def test_a_child_forked_while_a_site_was_added_adds_it_itself(run):
+    (record,) = run("logger.info(f'user {name} in')", **VALUES)
+    half_added = call_sites.CallSite(record.pathname, record.lineno)
+    call_sites._every[record.pathname, record.lineno, False] = half_added
+
+    assert heal(record) == "user %s in"
+    assert site_at(record.pathname, record.lineno) is half_added
+    assert not has_waiting()
+
+
 def test_a_finalizer_that_logs_in_the_middle_is_no_trouble(run):
     (record,) = run("logger.info(f'user {name} in')", **VALUES)
 
