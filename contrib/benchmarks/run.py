@@ -19,9 +19,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-#: What runs without a name. `server_load` (minutes) and `reliability` are asked for by name.
+#: What runs without a name. `server_load` (minutes), `reliability` and `call_sites` (which fetches
+#: applications from PyPI) are asked for by name.
 USUAL = ("decisions", "signature", "frameworks", "grouping", "quality", "optimizer", "export")
-ASKED_FOR = ("reliability", "server_load")
+ASKED_FOR = ("reliability", "server_load", "call_sites")
 
 
 def main() -> int:

@@ -42,6 +42,10 @@ SUBCOMMANDS: Final = {
     "explain": _Subcommand(
         "lipservice.cli.explain", "say which rule decides a message, and at which rate"
     ),
+    "patterns": _Subcommand(
+        "lipservice.cli.patterns",
+        "list the patterns of logs, and the logging calls that split them",
+    ),
     "check-posthog": _Subcommand(
         "lipservice.cli.check_posthog", "send one record to PostHog and say what came back"
     ),
