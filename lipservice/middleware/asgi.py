@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from lipservice.middleware._trace import from_traceparent
@@ -79,8 +79,11 @@ def _has_failed(message: _Message) -> bool:
 
 
 def _name_by_route(scope: _Scope, recorded: RequestScope) -> None:
-    """A route has few values, a path has many; Starlette leaves it in the scope."""
-    path = getattr(scope.get("route"), "path", None)
+    """A route has few values, a path has many; Starlette and FastAPI leave it in the scope."""
+    inner = scope.get("fastapi")
+    # Newer versions of FastAPI have the route without the prefix of the router that it is in.
+    whole = inner.get("effective_route_context") if isinstance(inner, Mapping) else None
+    path = getattr(whole or scope.get("route"), "path", None)
     if isinstance(path, str):
         recorded.name = name_of(_method_of(scope), path)
 

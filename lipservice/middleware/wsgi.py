@@ -18,8 +18,8 @@ class SamplingWSGIMiddleware:
     `application = SamplingWSGIMiddleware(application)`. Also for Flask:
     `app.wsgi_app = SamplingWSGIMiddleware(app.wsgi_app)`.
 
-    A request is called "METHOD /path" (with Flask, once it is answered, by its rule: "GET
-    /cart/<int:number>") and has failed when it logs an ERROR, raises, or answers with a status
+    A request is called "METHOD /path" (with Flask, as soon as it is answered, by its rule:
+    "GET /cart/<int:number>") and has failed when it logs an ERROR, raises, or answers with a status
     from 500 on. It ends when its body has ended. A body that is a list or tuple, or a file that
     the server sends by itself, is handed on as it is: the application has nothing more to do.
 
@@ -47,10 +47,8 @@ class SamplingWSGIMiddleware:
         try:
             body = unit.run(self._app, environ, _watching(start_response, environ, unit))
         except BaseException:
-            _name_by_rule(environ, unit)
             unit.end()
             raise
-        _name_by_rule(environ, unit)
         if _is_done(body, environ):
             unit.end()
             return body
@@ -61,8 +59,8 @@ def _watching(
     start_response: Callable[..., Any], environ: dict[str, Any], unit: Unit
 ) -> Callable[..., Any]:
     def start(status: str, headers: Any, *exc_info: Any, **named: Any) -> Any:
+        _name_by_rule(environ, unit)
         if status[:1] >= "5":
-            _name_by_rule(environ, unit)
             unit.scope.keep()
         return start_response(status, headers, *exc_info, **named)
 
@@ -76,7 +74,7 @@ def _path_of(environ: dict[str, Any]) -> str:
 
 
 def _name_by_rule(environ: dict[str, Any], unit: Unit) -> None:
-    """Flask's rule has few values, a path has many; Flask leaves it with Werkzeug's request."""
+    """A rule has few values, a path has many; Flask has it in the environ while it answers."""
     rule = getattr(getattr(environ.get("werkzeug.request"), "url_rule", None), "rule", None)
     if isinstance(rule, str):
         unit.scope.name = name_of(environ.get("REQUEST_METHOD", ""), rule)
