@@ -121,6 +121,7 @@ class Project:
         }
         with self.running([*self.command(program), *options], **environment) as process:
             wait_for(lambda: process.poll() is not None or _listens(port))
+            assert process.poll() is None, "it does not start"
             yield f"127.0.0.1:{port}"
 
     def load_as_the_page_does(self, address):
