@@ -508,6 +508,19 @@ def test_asgi_the_name_is_the_path_until_a_route_is_known():
     assert [scope.name for scope in scopes] == ["GET /cart/{number}", "WEBSOCKET /cart/{number}"]
 
 
+def test_asgi_a_name_that_the_application_gives_stays():
+    seen = []
+
+    async def app(scope, _receive, _send):
+        scope["route"] = type("Route", (), {"path": "/cart/{number}"})()
+        scope["lipservice.request"].name = "checkout"
+        seen.append(current_scope())
+
+    serve(app, http("cart/17"))
+
+    assert seen[0].name == "checkout"
+
+
 @pytest.mark.parametrize("adapter", ["wsgi", "asgi"])
 def test_a_traceparent_decides(adapter):
     header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -7,7 +7,7 @@ from typing import Any
 
 from lipservice.middleware._trace import from_traceparent
 from lipservice.middleware._unit import CARRIED, carried, leave, name_of
-from lipservice.scope import RecorderLimits, RequestScope, request
+from lipservice.scope import RecorderLimits, request
 
 _Message = MutableMapping[str, Any]
 _Scope = MutableMapping[str, Any]
@@ -41,34 +41,37 @@ class SamplingASGIMiddleware:
         if scope["type"] not in {"http", "websocket"} or carried(scope) is not None:
             await self._app(scope, receive, send)
             return
+        method = str(scope.get("method", "WEBSOCKET"))
+        name = name_of(method, scope.get("path", ""))
         unit = request(
-            name_of(_method_of(scope), scope.get("path", "")),
+            name,
             trace_id=from_traceparent(_header(scope, b"traceparent")),
             limits=self._limits,
             root=True,
         )
         recorded = scope[CARRIED] = unit.__enter__()
 
+        def name_by_route() -> None:
+            route = _route_of(scope)
+            if route is not None and recorded.name == name:  # the application's own stays
+                recorded.name = name_of(method, route)
+
         async def watching(message: _Message) -> None:
             if _has_failed(message):
-                _name_by_route(scope, recorded)
+                name_by_route()
                 recorded.keep()
             await send(message)
 
         try:
             await self._app(scope, receive, watching)
         except Exception:  # not CancelledError: the client has gone, say
-            _name_by_route(scope, recorded)
+            name_by_route()
             recorded.keep()
             raise
         finally:
-            _name_by_route(scope, recorded)
+            name_by_route()
             scope.pop(CARRIED, None)
             leave(unit)
-
-
-def _method_of(scope: _Scope) -> str:
-    return str(scope.get("method", "WEBSOCKET"))
 
 
 def _has_failed(message: _Message) -> bool:
@@ -78,14 +81,13 @@ def _has_failed(message: _Message) -> bool:
     return bool(kind == "websocket.close" and message.get("code") == 1011)
 
 
-def _name_by_route(scope: _Scope, recorded: RequestScope) -> None:
+def _route_of(scope: _Scope) -> str | None:
     """A route has few values, a path has many; Starlette and FastAPI leave it in the scope."""
     inner = scope.get("fastapi")
     # Newer versions of FastAPI have the route without the prefix of the router that it is in.
     whole = inner.get("effective_route_context") if isinstance(inner, Mapping) else None
     path = getattr(whole or scope.get("route"), "path", None)
-    if isinstance(path, str):
-        recorded.name = name_of(_method_of(scope), path)
+    return path if isinstance(path, str) else None
 
 
 def _header(scope: _Scope, name: bytes) -> str | None:

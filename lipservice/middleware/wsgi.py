@@ -38,14 +38,24 @@ class SamplingWSGIMiddleware:
         """Serve one request."""
         if carried(environ) is not None:
             return self._app(environ, start_response)
+        name = name_of(environ.get("REQUEST_METHOD", ""), _path_of(environ))
         unit = Unit(
-            name_of(environ.get("REQUEST_METHOD", ""), _path_of(environ)),
+            name,
             environ,
             trace_id=from_traceparent(environ.get("HTTP_TRACEPARENT")),
             limits=self._limits,
         )
+
+        def start(status: str, headers: Any, *exc_info: Any, **named: Any) -> Any:
+            rule = _rule_of(environ)
+            if rule is not None and unit.scope.name == name:  # the application's own stays
+                unit.scope.name = name_of(environ.get("REQUEST_METHOD", ""), rule)
+            if status[:1] >= "5":
+                unit.scope.keep()
+            return start_response(status, headers, *exc_info, **named)
+
         try:
-            body = unit.run(self._app, environ, _watching(start_response, environ, unit))
+            body = unit.run(self._app, environ, start)
         except BaseException:
             unit.end()
             raise
@@ -55,29 +65,16 @@ class SamplingWSGIMiddleware:
         return Steps(body, unit)
 
 
-def _watching(
-    start_response: Callable[..., Any], environ: dict[str, Any], unit: Unit
-) -> Callable[..., Any]:
-    def start(status: str, headers: Any, *exc_info: Any, **named: Any) -> Any:
-        _name_by_rule(environ, unit)
-        if status[:1] >= "5":
-            unit.scope.keep()
-        return start_response(status, headers, *exc_info, **named)
-
-    return start
-
-
 def _path_of(environ: dict[str, Any]) -> str:
     path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
     # PEP 3333 brings the bytes of the path as Latin-1.
     return path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def _name_by_rule(environ: dict[str, Any], unit: Unit) -> None:
+def _rule_of(environ: dict[str, Any]) -> str | None:
     """A rule has few values, a path has many; Flask has it in the environ while it answers."""
     rule = getattr(getattr(environ.get("werkzeug.request"), "url_rule", None), "rule", None)
-    if isinstance(rule, str):
-        unit.scope.name = name_of(environ.get("REQUEST_METHOD", ""), rule)
+    return rule if isinstance(rule, str) else None
 
 
 def _is_done(body: Iterable[bytes], environ: dict[str, Any]) -> bool:

@@ -79,6 +79,22 @@ def test_a_path_that_no_rule_matches_is_called_by_itself():
     assert seen[0].name == "GET /nowhere"
 
 
+def test_a_name_that_the_application_gives_stays():
+    app = flask.Flask("story")
+    seen = []
+
+    @app.get("/<unit>")
+    def view(unit):
+        flask.request.environ["lipservice.request"].name = "checkout"
+        seen.append(current_scope())
+        return unit
+
+    app.wsgi_app = SamplingWSGIMiddleware(app.wsgi_app)
+    app.test_client().get("/u1")
+
+    assert seen[0].name == "checkout"
+
+
 def test_below_another_application_the_rule_is_the_name(app):
     outer = SamplingWSGIMiddleware(DispatcherMiddleware(flask.Flask("outer"), {"/shop": app}))
     environ = {"PATH_INFO": "/shop/good/u1"}

@@ -19,12 +19,13 @@ def port_of(connection):
     return connection.connection_pool.connection_kwargs["port"]
 
 
-def test_celery_s_page_with_two_worker_processes(tmp_path, redis):
-    need("celery")
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_celery_s_page_with_two_workers(pool, tmp_path, redis):
+    need("celery", "gevent")
     project = Project("celery", tmp_path)
     project.replace("localhost:6379", f"127.0.0.1:{port_of(redis)}")
 
-    with project.running(project.command("celery")):
+    with project.running([*project.command("celery"), "--pool", pool]):
         project.run(project.command("python"))
         # The last ones run on: a worker that is told to end finishes them.
         wait_for(lambda: not redis.llen("celery") and not redis.hlen("unacked"))
