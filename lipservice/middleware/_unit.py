@@ -90,8 +90,6 @@ class Unit:
                 return self._context.run(function, *args)
             finally:
                 self._is_free.release()
-        except GeneratorExit:  # given up, not failed
-            raise
         except BaseException:  # a worker that is stopped by its time limit exits, for one
             self.scope.keep()
             raise

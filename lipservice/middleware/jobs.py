@@ -158,7 +158,7 @@ def instrument_huey(huey: Any, *, limits: RecorderLimits | None = None) -> None:
         # Not between a hook before and one after: huey leaves that one out when another hook
         # cancels the task, or when its storage is away as the result is to be stored.
         def execute_recorded() -> Any:
-            del task.execute  # huey may run the same object again
+            del task.execute  # as it was
             with request(task.name, limits=limits, root=not huey.immediate):
                 return execute()
 

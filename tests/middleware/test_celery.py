@@ -150,10 +150,12 @@ def test_a_traceparent_among_the_headers_decides(tasks):
 def test_what_a_task_left_open_in_a_worker_s_thread_is_not_joined(story, tasks):
     for _ in range(6):  # each of the three threads
         tasks["leave_open"].delay().get(timeout=30, interval=0.02)
-    for number in range(6):
-        tasks["unit"].delay("bad", f"u{number}").get(timeout=30, interval=0.02, propagate=False)
+    for kind in ("good", "bad"):
+        for number in range(6):
+            result = tasks["unit"].delay(kind, f"{kind} {number}")
+            result.get(timeout=30, interval=0.02, propagate=False)
 
-    story.check(*(f"u{number}" for number in range(6)))
+    story.check(*(f"bad {number}" for number in range(6)))
     OPEN_SCOPES.difference_update(map(id, _told[1:]))
 
 

@@ -66,6 +66,11 @@ async def stream_async(_request, unit):
     return StreamingHttpResponse(async_parts(unit))
 
 
+async def held(request, unit):
+    _told.append(await stream_async(request, unit))
+    return _told[-1]
+
+
 def file(_request):
     return FileResponse(io.BytesIO(b"fine"))
 
@@ -83,6 +88,7 @@ class Urls:
         *route("stream", stream, stream_async),
         re_path(r"^numbers/(?P<unit>\d+)$", plain),
         path("shop/", include([path("cart/<unit>", plain)])),
+        path("async/held/<str:unit>", held),
         path("file", file),
     )
 
@@ -119,8 +125,9 @@ def answer_of(application, where, *, read=True):
         "QUERY_STRING": "key=secret",
         "wsgi.input": io.BytesIO(),
     }
+    before = current_scope()
     answer = application(environ, lambda *_: None)
-    assert current_scope() is None
+    assert current_scope() is before
     if not read:
         return answer
     try:
@@ -158,7 +165,6 @@ def ask_async(application, where, *, until=None):
                     await asyncio.sleep(60)
 
         await asyncio.create_task(application(scope, receive, send))
-        assert current_scope() is None
         return sent.qsize()
 
     try:
@@ -292,17 +298,22 @@ def test_within_the_asgi_adapter_it_joins_and_names_the_request(story):
     assert _told[2] is _told[3]
 
 
-def test_a_request_that_someone_left_open_is_not_joined(story):
+def test_an_async_stream_that_something_holds_on_to_ends_its_request_when_it_is_closed():
+    ask_async(get_asgi_application(), "/async/held/good")
+
+    assert any(isinstance(each, StreamingHttpResponse) for each in _told)
+    assert not OPEN_SCOPES
+
+
+@pytest.mark.parametrize("prefix", ["", "/async"])
+@pytest.mark.parametrize("server", ["wsgi", "asgi"])
+def test_a_request_that_someone_left_open_is_not_joined(story, server, prefix):
+    application = get_wsgi_application() if server == "wsgi" else get_asgi_application()
+    ask = answer_of if server == "wsgi" else ask_async
     with request("stale") as stale:
-        application = get_wsgi_application()
-        environ = {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": "/plain/bad",
-            "SERVER_NAME": "shop",
-            "SERVER_PORT": "80",
-            "wsgi.input": io.BytesIO(),
-        }
-        application(environ, lambda *_: None).close()
+        story("stale")
+        ask(application, f"{prefix}/plain/bad")
+        assert current_scope() is stale
         assert not stale.failed
 
     story.check("bad")

@@ -135,6 +135,20 @@ def test_a_task_that_is_run_at_once_belongs_to_the_request_that_it_is_called_in(
     story.check("u1")
 
 
+def test_a_task_is_left_as_it_was(huey):
+    @huey.task()
+    def unit():
+        ran.append(current_scope())
+
+    ran = []
+    task = unit.s()
+    for _ in range(2):
+        huey.execute(task)
+
+    assert len(ran) == 2
+    assert "execute" not in vars(task)
+
+
 def test_what_a_stale_request_left_in_a_worker_s_thread_is_not_joined(story, huey):
     @huey.task()
     def unit(name):
