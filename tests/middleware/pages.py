@@ -35,7 +35,7 @@ def need(*names):
         if importlib.util.find_spec(name) is None and shutil.which(name) is None:
             if os.environ.get("CI") == "true":
                 pytest.fail(f"{name} is not installed")
-            pytest.skip(f"{name} is not installed")
+            pytest.skip(f"{name} is not installed", allow_module_level=True)
 
 
 class Project:

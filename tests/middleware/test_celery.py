@@ -2,8 +2,11 @@
 
 import pytest
 
-celery = pytest.importorskip("celery")
+from tests.middleware.pages import Project, need, redis_server, wait_for
 
+need("celery")
+
+import celery  # noqa: E402
 from celery import signals  # noqa: E402
 from celery.contrib.testing.worker import start_worker  # noqa: E402
 from celery.exceptions import Ignore, Reject  # noqa: E402
@@ -11,7 +14,6 @@ from celery.exceptions import Ignore, Reject  # noqa: E402
 import lipservice  # noqa: E402
 from lipservice.middleware.jobs import instrument_celery  # noqa: E402
 from lipservice.scope import OPEN_SCOPES, current_scope  # noqa: E402
-from tests.middleware.pages import Project, redis_server, wait_for  # noqa: E402
 
 _told = []  # the story of the test that runs
 

@@ -7,8 +7,11 @@ import logging
 
 import pytest
 
-django = pytest.importorskip("django")
+from tests.middleware.pages import need
 
+need("django")
+
+import django  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402

@@ -5,8 +5,11 @@ import wsgiref.util
 
 import pytest
 
-flask = pytest.importorskip("flask")
+from tests.middleware.pages import need
 
+need("flask")
+
+import flask  # noqa: E402
 from werkzeug.middleware.dispatcher import DispatcherMiddleware  # noqa: E402
 from werkzeug.test import run_wsgi_app  # noqa: E402
 

@@ -5,14 +5,16 @@ import logging
 
 import pytest
 
-huey_module = pytest.importorskip("huey")
+from tests.middleware.pages import need, wait_for
 
+need("huey")
+
+import huey as huey_module  # noqa: E402
 from huey.exceptions import CancelExecution  # noqa: E402
 
 import lipservice  # noqa: E402
 from lipservice.middleware.jobs import instrument_huey  # noqa: E402
 from lipservice.scope import OPEN_SCOPES, current_scope  # noqa: E402
-from tests.middleware.pages import wait_for  # noqa: E402
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from tests.middleware.pages import Project, check_page, need, redis_server, wait
 
 @pytest.fixture
 def redis(tmp_path):
-    redis = pytest.importorskip("redis")
+    need("redis")
+    import redis
+
     with redis_server(tmp_path) as port, redis.Redis(port=port) as connection:
         yield connection
 

@@ -4,15 +4,16 @@ import logging
 
 import pytest
 
-pytest.importorskip("rq")
-redis = pytest.importorskip("redis")
+from tests.middleware.pages import need, redis_server
 
+need("rq", "redis")
+
+import redis  # noqa: E402
 from rq import Queue, Retry, SimpleWorker  # noqa: E402
 
 import lipservice  # noqa: E402
 from lipservice.middleware.jobs import recorded  # noqa: E402
 from lipservice.scope import current_scope  # noqa: E402
-from tests.middleware.pages import redis_server  # noqa: E402
 
 _told = []  # a job is found by its name: it has no arguments that are functions
 

@@ -4,9 +4,13 @@ import asyncio
 
 import pytest
 
-starlette = pytest.importorskip("starlette")
-fastapi = pytest.importorskip("fastapi")
+from tests.middleware.pages import need
 
+need("starlette", "fastapi")
+
+from typing import Annotated
+
+import fastapi  # noqa: E402
 from starlette.applications import Starlette  # noqa: E402
 from starlette.background import BackgroundTask  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
@@ -220,7 +224,7 @@ def test_fastapi_s_threads_and_dependencies_are_of_the_request_which_is_called_b
         client.tell(unit, "end")
 
     @router.get("/cart/{unit}")
-    def cart(unit: str, told: str = fastapi.Depends(dependency)):
+    def cart(unit: str, told: Annotated[str, fastapi.Depends(dependency)]):
         client.tell(told, "work")
         if unit == "bad":
             client.tell(told, "end")
