@@ -1,14 +1,13 @@
 """Starlette and FastAPI: names by route, streams, background tasks, threads, websockets."""
 
 import asyncio
+from typing import Annotated
 
 import pytest
 
 from tests.middleware.pages import need
 
 need("starlette", "fastapi")
-
-from typing import Annotated
 
 import fastapi  # noqa: E402
 from starlette.applications import Starlette  # noqa: E402
