@@ -304,7 +304,7 @@ class _TextFormatter(logging.Formatter):
         pairs = "".join(
             f" {key}={value!r}"
             for key, value in vars(record).items()
-            if key not in _TAKEN and not key.startswith("lipservice_")
+            if key not in _TAKEN and not key.startswith(("lipservice_", "sampling."))
         )
         return super().formatMessage(record) + pairs
 

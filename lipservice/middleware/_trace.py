@@ -5,10 +5,12 @@ from __future__ import annotations
 _HEX = frozenset("0123456789abcdef")
 
 
-def from_traceparent(header: str | None) -> str | None:
+def from_traceparent(header: object) -> str | None:
     """The trace id of a W3C `traceparent` header (version-traceid-parentid-flags)."""
-    parts = (header or "").strip().split("-")
-    return _checked(parts[1]) if len(parts) >= 4 and len(parts[0]) == 2 else None
+    parts = header.strip().split("-") if isinstance(header, str) else []
+    if len(parts) < 4 or len(parts[0]) != 2 or parts[0] == "ff":
+        return None
+    return _checked(parts[1])
 
 
 def from_x_ray(header: str | None) -> str | None:

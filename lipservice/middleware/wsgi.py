@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
+import io
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lipservice.middleware._trace import from_traceparent
-from lipservice.scope import RecorderLimits, RequestScope, request
+from lipservice.middleware._unit import Steps, Unit, carried, name_of
+from lipservice.scope import RecorderLimits
 
 _App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -17,8 +18,10 @@ class SamplingWSGIMiddleware:
     `application = SamplingWSGIMiddleware(application)`. Also for Flask:
     `app.wsgi_app = SamplingWSGIMiddleware(app.wsgi_app)`.
 
-    A request is called "METHOD /path" and has failed when it logs an ERROR, raises, or answers
-    with a status from 500 on.
+    A request is called "METHOD /path" (with Flask, as soon as it is answered, by its rule:
+    "GET /cart/<int:number>") and has failed when it logs an ERROR, raises, or answers with a status
+    from 500 on. It ends when its body has ended. A body that is a list or tuple, or a file that
+    the server sends by itself, is handed on as it is: the application has nothing more to do.
 
     Args:
         app: The application.
@@ -33,48 +36,50 @@ class SamplingWSGIMiddleware:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Serve one request."""
-        unit = request(
-            f"{environ.get('REQUEST_METHOD', '')} {environ.get('PATH_INFO', '')}",
+        if carried(environ) is not None:
+            return self._app(environ, start_response)
+        name = name_of(environ.get("REQUEST_METHOD", ""), _path_of(environ))
+        unit = Unit(
+            name,
+            environ,
             trace_id=from_traceparent(environ.get("HTTP_TRACEPARENT")),
             limits=self._limits,
         )
-        scope = unit.__enter__()
+
+        def start(status: str, headers: Any, *exc_info: Any, **named: Any) -> Any:
+            rule = _rule_of(environ)
+            if rule is not None and unit.scope.name == name:  # the application's own stays
+                unit.scope.name = name_of(environ.get("REQUEST_METHOD", ""), rule)
+            if status[:1] >= "5":
+                unit.scope.keep()
+            return start_response(status, headers, *exc_info, **named)
+
         try:
-            return _Body(self._app(environ, _watching(start_response, scope)), unit)
+            body = unit.run(self._app, environ, start)
         except BaseException:
-            unit.__exit__(*sys.exc_info())
+            unit.end()
             raise
+        if _is_done(body, environ):
+            unit.end()
+            return body
+        return Steps(body, unit)
 
 
-def _watching(start_response: Callable[..., Any], scope: RequestScope) -> Callable[..., Any]:
-    def start(status: str, headers: Any, *exc_info: Any) -> Any:
-        if status.startswith("5"):
-            scope.keep()
-        return start_response(status, headers, *exc_info)
-
-    return start
+def _path_of(environ: dict[str, Any]) -> str:
+    path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+    # PEP 3333 brings the bytes of the path as Latin-1.
+    return path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-class _Body:
-    """The answer's body; its end is the end of the request."""
+def _rule_of(environ: dict[str, Any]) -> str | None:
+    """A rule has few values, a path has many; Flask has it in the environ while it answers."""
+    rule = getattr(getattr(environ.get("werkzeug.request"), "url_rule", None), "rule", None)
+    return rule if isinstance(rule, str) else None
 
-    def __init__(self, body: Iterable[bytes], unit: request) -> None:
-        self._body = body
-        self._unit = unit
 
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._body
-        except BaseException:
-            self._unit.__exit__(*sys.exc_info())
-            raise
-
-    def close(self) -> None:
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        except BaseException:
-            self._unit.__exit__(*sys.exc_info())
-            raise
-        self._unit.__exit__(None, None, None)
+def _is_done(body: Iterable[bytes], environ: dict[str, Any]) -> bool:
+    """Whether no code of the application will run while the server sends *body*."""
+    if type(body) in (list, tuple) or isinstance(body, io.IOBase):
+        return True
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
