@@ -40,16 +40,16 @@ def a_pattern(template, count, kept, severity="INFO", **fields):
     }
 
 
-def command(server, *arguments):
+def admin_key(server):
     done = subprocess.run(
-        [sys.executable, "-m", "lipservice_server.cli", *arguments],
+        [sys.executable, "-m", "lipservice_server.cli", "keys", "create", "--scope", "admin"],
         env=server.environ,
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    return next((word for word in done.stdout.split() if word.startswith("lip_")), done.stdout)
+    return next(word for word in done.stdout.split() if word.startswith("lip_"))
 
 
 class Shop:
@@ -57,9 +57,8 @@ class Shop:
 
     def __init__(self, server):
         self.server = server
-        self.admin = command(server, "keys", "create", "--scope", "admin")
-        self.key = command(server, "keys", "create", "--scope", "read", "--service", "shop")
-        self.ingest = command(server, "keys", "create", "--scope", "ingest", "--service", "shop")
+        self.admin = admin_key(server)
+        self.key, self.ingest = self.make_key("read"), self.make_key("ingest")
         for instance in ("host-1:1", "host-2:1"):
             self.post(
                 "patterns/report", {**a_report(0, instance_id=instance), "patterns": _PATTERNS}
@@ -70,6 +69,10 @@ class Shop:
             "activate": True,
         }
         self.post("policies", policy)
+
+    def make_key(self, scope):
+        wanted = {"name": scope, "scopes": [scope], "service_name": "shop"}
+        return self.server.post("/api/v1/keys", self.admin, json=wanted).json()["key"]
 
     def post(self, path, body):
         answer = self.server.post(f"/api/v1/{path}?service_name=shop", self.admin, json=body)
