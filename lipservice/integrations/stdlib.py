@@ -140,16 +140,15 @@ def _decide_watched(
         if "lipservice_weight" in message:
             return _believe(message, record)
         message, arguments = _event_of(message)
-    outcome = decide_watched(
-        sampler,
-        record.name,
-        scope,
-        message,
-        record.levelno,
-        is_format=bool(arguments),
-        find_site=_site_of,
-        where=record,
-    )
+    is_format, level = bool(arguments), record.levelno
+    if scope is None or sampler.boosted_loggers:
+        outcome = decide_watched(
+            sampler, record.name, scope, message, level, _site_of, record, is_format=is_format
+        )
+    else:
+        outcome = sampler.decide_scoped(
+            message, level, scope, _site_of, record, is_format=is_format
+        )
     if type(outcome) is Dropped:
         if not outcome.scope.failed:
             record.lipservice_weight = 0.0
@@ -186,32 +185,36 @@ def _hold(
     then, since most requests do not fail. What may change until then is copied or formatted now.
     """
     message, arguments = record.msg, record.args
-    changing: dict[str, Any] | None = None
-    if type(message) is not str or record.exc_info or not _all_scalars(arguments):
+    now: dict[str, Any] = _NOTHING_CHANGES
+    size = _HELD_BYTES
+    if type(message) is str and not record.exc_info and _all_scalars(arguments):
+        size += len(message)
+    else:
+        size += _HELD_BYTES
         try:
-            changing = _formatted(record)
+            now = _formatted(record)
         except Exception:  # arguments that do not fit: nobody could write it
             dropped.scope.refuse()
             return
-    usual = len(vars(record)) <= _USUAL_ATTRIBUTES
-    extras = {} if usual else _frozen_extras(record)
-    size = _HELD_BYTES + (len(message) if type(message) is str else _HELD_BYTES)
+    if len(vars(record)) > _USUAL_ATTRIBUTES:
+        now = {**_frozen_extras(record), **now}
 
     def write() -> None:
         held = _copy(record)
-        vars(held).update(
-            {"msg": message, "args": arguments, **extras, **(changing or {}), **stamps_of(dropped)}
-        )
+        vars(held).update({"msg": message, "args": arguments, **now, **stamps_of(dropped)})
         release(held)
 
     dropped.scope.hold(write, size, dropped.row)
 
 
+_NOTHING_CHANGES: Final[dict[str, Any]] = {}
+
+
 def _all_scalars(arguments: Any) -> bool:
     """Whether nothing can change what they say."""
-    if isinstance(arguments, Mapping):
-        arguments = arguments.values()
-    return all(type(argument) in _SCALARS for argument in arguments or ())
+    if type(arguments) is not tuple:
+        arguments = arguments.values() if isinstance(arguments, Mapping) else arguments or ()
+    return _SCALARS.issuperset(map(type, arguments))
 
 
 def _formatted(record: logging.LogRecord) -> dict[str, Any]:
