@@ -419,3 +419,14 @@ def in_a_child(world):
         told = pipe.read()
     os.waitpid(pid, 0)
     return json.loads(told)
+
+
+def test_the_process_s_explanation_and_ledger_are_those_of_its_samplers(make):
+    first = make(SamplingPolicy(sampling_rate=0.0, keep_first=0, version=1))
+    second = make(SamplingPolicy(sampling_rate=0.0, keep_first=0, version=2))
+    log(first, 3)
+    log(second, 5)
+
+    assert (lipservice.explain("hello").policy, lipservice.explain("hello").seen) == ("2", 5)
+    mine = [e for e in lipservice.ledger(patterns=False) if e.policy in {"1", "2"}]
+    assert sorted(entry.seen for entry in mine) == [3, 5]
