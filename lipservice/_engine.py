@@ -885,22 +885,7 @@ class DecisionEngine:
         logger: str | None = None,
         minutes: float = 10.0,
     ) -> None:
-        """
-        Keep everything of one pattern, severity or logger (or all of the service) for a while.
-
-        It ends by itself. Counts and weights stay true: what it keeps, it keeps for certain, with
-        the weight 1. The logger `lipservice` tells its begin and its end.
-
-        Args:
-            pattern: A signature, or a message of the pattern.
-            severity: Only records of this severity.
-            logger: Records of this logger and its children; not together with *pattern* and
-                *severity*.
-            minutes: How long, above 0, at most 1440.
-
-        Raises:
-            ConfigurationError: A parameter is wrong; the message names it.
-        """
+        """As `AdaptiveSampler.boost`; a later tick ends it."""
         _check_boost(pattern, severity, logger, minutes)
         boost = Boost(
             signature=_signature_of(pattern),
@@ -945,12 +930,12 @@ class DecisionEngine:
         self._full = frozenset((b.signature, b.severity) for b in boosts if b.logger is None)
         return self._full != before
 
-    def _end_boosts(self) -> None:
+    def _end_boosts(self, *, all_of_them: bool = False) -> None:
         """Forget what is over (in the worker's thread)."""
-        if self._own_boosts:
-            now = self._clock()
-            with self._lock:
-                self._own_boosts = tuple(each for each in self._own_boosts if each[1] > now)
+        now = math.inf if all_of_them else self._clock()
+        with self._lock:
+            self._own_boosts = tuple(each for each in self._own_boosts if each[1] > now)
+            self._policy_boosts = tuple(each for each in self._policy_boosts if each[1] > now)
         if self._follow_boosts():
             self._in_batches(self._rearm)
 
