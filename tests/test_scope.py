@@ -606,3 +606,61 @@ def test_at_the_limit_threshold_and_weight_agree_and_stay_unbiased():
     deviation = (sum((e - mean) ** 2 for e in estimates) ** 0.5) / len(estimates)
 
     assert abs(mean - 450) < 4 * deviation
+
+
+class TestSeveralHandlers:
+    """All that the one decision kept a record out of get it when it is released."""
+
+    def test_each_sampling_handler_of_a_logger_gets_it_once(self):
+        sampler = make_sampler(0.0)
+        logger = logging.getLogger("scope.several")
+        logger.propagate = False
+        logger.setLevel(logging.DEBUG)
+        streams = [io.StringIO(), io.StringIO(), io.StringIO(), io.StringIO()]
+        wrapped, other, filtered, deaf = map(logging.StreamHandler, streams)
+        filtered.addFilter(SamplingFilter(sampler=sampler))
+        deaf.setLevel(logging.WARNING)
+        logger.handlers = [
+            SamplingHandler(wrapped, sampler=sampler),
+            SamplingHandler(other, sampler=sampler),
+            filtered,
+            SamplingHandler(deaf, sampler=sampler),
+        ]
+        with lipservice.request():
+            logger.info("step")
+            logger.error("failed")
+        logger.handlers = []
+
+        assert [s.getvalue() for s in streams] == ["step\nfailed\n"] * 3 + ["failed\n"]
+
+    def test_each_sampling_sink_of_loguru_gets_it_once(self):
+        sampler = make_sampler(0.0)
+        streams = [io.StringIO(), io.StringIO()]
+        loguru_logger.remove()
+        for number, stream in enumerate(streams):
+            loguru_logger.add(
+                lipservice.SamplingSink(stream, sampler), format=f"{number} {{message}}"
+            )
+        with lipservice.request():
+            loguru_logger.info("step")
+            loguru_logger.error("failed")
+        loguru_logger.remove()
+
+        assert [s.getvalue() for s in streams] == ["0 step\n0 failed\n", "1 step\n1 failed\n"]
+
+    def test_a_sink_of_loguru_s_that_pickles_records_gets_them_all_the_same(self, capsys):
+        sampler = make_sampler(0.0)
+        sampled, whole = io.StringIO(), []
+        loguru_logger.remove()
+        loguru_logger.add(lipservice.SamplingSink(sampled, sampler), format="{message}")
+        loguru_logger.add(
+            lambda message: whole.append(str(message)), format="{message}", enqueue=True
+        )
+        with lipservice.request():
+            loguru_logger.info("step")
+            loguru_logger.error("failed")
+        loguru_logger.remove()
+
+        assert whole == ["step\n", "failed\n"]
+        assert sampled.getvalue() == "step\nfailed\n"
+        assert capsys.readouterr().err == ""

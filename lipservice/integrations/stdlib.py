@@ -262,6 +262,26 @@ def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRe
     sampler.measure(decision, size)
 
 
+def _writers(
+    logger: logging.Logger | None, level: int, sampler: AdaptiveSampler
+) -> dict[logging.Handler, Callable[[logging.LogRecord], Any]]:
+    """The handlers from which *sampler* has kept a record of *logger*, and how they write it."""
+    found: dict[logging.Handler, Callable[[logging.LogRecord], Any]] = {}
+    while logger is not None:
+        for handler in logger.handlers:
+            if level < handler.level:
+                continue
+            if isinstance(handler, SamplingHandler) and handler.sampler is sampler:
+                found[handler] = handler.emit
+            elif any(
+                isinstance(each, SamplingFilter) and each.sampler is sampler
+                for each in handler.filters
+            ):
+                found[handler] = handler.handle
+        logger = logger.parent if logger.propagate else None
+    return found
+
+
 class SamplingFilter(logging.Filter):
     """
     Drops what the sampler does not keep. For a handler or a logger (a logger's filter does not
@@ -293,22 +313,12 @@ class SamplingFilter(logging.Filter):
 
     def _release(self, record: logging.LogRecord) -> None:
         """Write a held record: through its logger if the filter is there, else through handlers."""
-        logger: logging.Logger | None = logging.getLogger(record.name)
-        if logger is not None and self in logger.filters:
+        logger = logging.getLogger(record.name)
+        if self in logger.filters:
             logger.callHandlers(record)
             return
-        while logger is not None:
-            for handler in logger.handlers:
-                if record.levelno >= handler.level and self._guards(handler):
-                    handler.handle(record)
-            logger = logger.parent if logger.propagate else None
-
-    def _guards(self, handler: logging.Handler) -> bool:
-        """Whether *handler* has this filter, or another one on the same sampler."""
-        return any(
-            each is self or (isinstance(each, SamplingFilter) and each.sampler is self.sampler)
-            for each in handler.filters
-        )
+        for write in _writers(logger, record.levelno, self.sampler).values():
+            write(record)
 
     @property
     def sampler(self) -> AdaptiveSampler:
@@ -369,10 +379,19 @@ class SamplingHandler(logging.Handler):
             return False
         if isinstance(passed, logging.LogRecord):
             record = passed  # from 3.12 on a filter may replace it
-        if decide(self._bound or default_sampler_quietly(), record, self.emit):
+        if decide(self._bound or default_sampler_quietly(), record, self._release):
             self.emit(record)
             return True
         return False
+
+    def _release(self, record: logging.LogRecord) -> None:
+        """Write a held record, here and wherever else the same decision has kept it out."""
+        writers = _writers(logging.getLogger(record.name), record.levelno, self.sampler)
+        if self in writers:
+            for write in writers.values():
+                write(record)
+        else:  # of a logger that is not logging's own, or behind another handler
+            self.emit(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Let the target write, whatever was decided."""
