@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import threading
+import time
 
 import pytest
 import structlog
@@ -523,14 +524,64 @@ class TestStructlog:
             return f"{event.pop('event')} {event['lipservice_rule']}"
 
         class Under(logging.Logger):
-            def _log(self, level, msg, *args, **kwargs):
-                lines.append(f"{logging.getLevelName(level)} {msg}")
+            def handle(self, record):
+                lines.append(f"{record.levelname} {record.msg}")
 
         return structlog.wrap_logger(
             Under("shop.cart"),
             processors=[render],
             wrapper_class=lipservice.sampling_bound_logger(base, sampler),
         )
+
+    def test_a_record_of_logging_s_underneath_is_that_of_the_call(self):
+        """Time, place and thread; not those of the release."""
+        logger, _ = attach("none", make_sampler(0.0))
+        seen = []
+        logger.handlers[0].emit = seen.append
+        sampler = make_sampler(0.0)
+        bound = structlog.wrap_logger(
+            logger,
+            processors=[structlog.stdlib.render_to_log_kwargs],
+            wrapper_class=lipservice.sampling_bound_logger(structlog.stdlib.BoundLogger, sampler),
+        )
+
+        def work():
+            bound.info("step", item="tea", stack_info=True)
+
+        with lipservice.request():
+            thread = threading.Thread(
+                target=contextvars.copy_context().run, args=(work,), name="helper"
+            )
+            thread.start()
+            thread.join()
+            before = time.time()
+            lipservice.keep_request()
+
+        (record,) = seen
+        assert record.created <= before
+        assert (record.funcName, record.threadName) == ("work", "helper")
+        assert record.lineno == work.__code__.co_firstlineno + 1
+        assert (record.getMessage(), record.item) == ("step", "tea")
+        assert (record.lipservice_weight, record.lipservice_rule) == (0.0, "released")
+        assert record.stack_info.splitlines()[-1].strip().startswith("bound.info(")
+
+    def test_the_one_line_for_structlog_holds_and_releases(self):
+        stream = io.StringIO()
+        lipservice.configure_adaptive_logging(
+            "shop", downstream_handler=logging.StreamHandler(stream), max_logs_per_minute=0,
+            keep_first=0, notices=False,
+        )  # fmt: skip
+        try:
+            logger = lipservice.get_logger("shop.cart")
+            with lipservice.request():
+                logger.info("good", item="tea")
+            with lipservice.request():
+                logger.info("step", item="tea")
+                logger.error("failed")
+        finally:
+            lipservice.shutdown()
+
+        assert stream.getvalue().splitlines() == ["step", "failed"]
 
     @pytest.mark.parametrize(
         "base", [structlog.make_filtering_bound_logger(0), structlog.stdlib.BoundLogger]

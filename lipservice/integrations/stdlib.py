@@ -486,26 +486,49 @@ class SamplingLogger(logging.Logger):
         stacklevel: int,
     ) -> logging.LogRecord:
         # Not super()._log with the stamps in `extra`: that costs a fifth of the whole call.
-        path, line, function, stack = "(unknown file)", 0, "(unknown function)", None
+        place: Place = ("(unknown file)", 0, "(unknown function)", None)
         if logging._srcfile:  # noqa: SLF001 - documented: None, and nobody looks
             with contextlib.suppress(ValueError):
-                path, line, function, stack = self.findCaller(stack_info, stacklevel + _FRAMES)
-        if isinstance(exc_info, BaseException):
-            exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-        elif exc_info and not isinstance(exc_info, tuple):
-            exc_info = sys.exc_info()
-        return self.makeRecord(
-            self.name,
-            level,
-            path,
-            line,
-            msg,
-            args,
-            exc_info or None,  # type: ignore[arg-type]  # a tuple by now
-            function,
-            extra,
-            stack,
-        )
+                place = self.findCaller(stack_info, stacklevel + _FRAMES)
+        return make_record(self, level, msg, args, exc_info, extra, place)
+
+
+#: File, line, function and stack of a call, as `Logger.findCaller` returns them.
+Place: TypeAlias = "tuple[str, int, str, str | None]"
+
+
+def make_record(
+    logger: logging.Logger,
+    level: int,
+    msg: object,
+    args: Any,
+    exc_info: _ExcInfo,
+    extra: Mapping[str, object] | None,
+    place: Place,
+) -> logging.LogRecord:
+    """The record that `logger._log` would make for a call at *place*."""
+    path, line, function, stack = place
+    if isinstance(exc_info, BaseException):
+        exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+    elif exc_info and not isinstance(exc_info, tuple):
+        exc_info = sys.exc_info()
+    return logger.makeRecord(
+        logger.name,
+        level,
+        path,
+        line,
+        msg,
+        args,
+        exc_info or None,  # type: ignore[arg-type]  # a tuple by now
+        function,
+        extra,
+        stack,
+    )
+
+
+def sampling_logger_class(sampler: AdaptiveSampler) -> type[SamplingLogger]:
+    """A `SamplingLogger` bound to *sampler*, for `logging.setLoggerClass`."""
+    return type("SamplingLogger", (SamplingLogger,), {"sampler": sampler})
 
 
 def _calling_site(stacklevel: int) -> CallSite | None:
@@ -520,8 +543,3 @@ def _calling_site(stacklevel: int) -> CallSite | None:
 #: Frames from `_calling_site` to what called `logger.info`.
 _DEPTH: Final = 5
 _LOGGING: Final = logging.addLevelName.__code__.co_filename
-
-
-def sampling_logger_class(sampler: AdaptiveSampler) -> type[SamplingLogger]:
-    """A `SamplingLogger` bound to *sampler*, for `logging.setLoggerClass`."""
-    return type("SamplingLogger", (SamplingLogger,), {"sampler": sampler})
