@@ -22,7 +22,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar, Token, copy_context
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -517,6 +517,38 @@ def _forget(watched: weakref.ref[Any]) -> None:
     WATCHED.pop(watched.key, None)
     if watched.tally is not None:
         watched.tally.let_go()
+
+
+@contextlib.contextmanager
+def deferring() -> Iterator[list[Release]]:
+    """
+    What `defer` is asked for while the block runs is put into this list instead of done.
+
+    For an adapter that has to run the application's processors on a record in order to hold it.
+    """
+    effects: list[Release] = []
+    token = _deferred.set(effects)
+    try:
+        yield effects
+    finally:
+        _deferred.reset(token)
+
+
+def defer(effect: Release) -> bool:
+    """
+    Have *effect* (a processor's export of a record, say) wait for the record's release.
+
+    Returns:
+        False: the record is not being held, so do it now.
+    """
+    effects = _deferred.get()
+    if effects is None:
+        return False
+    effects.append(effect)
+    return True
+
+
+_deferred: Final[ContextVar[list[Release] | None]] = ContextVar("lipservice_deferred", default=None)
 
 
 def threshold_text(rate: float) -> str:

@@ -376,6 +376,29 @@ class TestOpenTelemetry:
         assert got["span_id"] == f"{context.span_id:016x}"
 
 
+def test_what_a_request_of_structlog_s_holds_is_exported_only_if_it_fails(bench):
+    made = AdaptiveSampler(policy=SamplingPolicy(sampling_rate=0.0, keep_first=0))
+    printed = []
+    logger = structlog.wrap_logger(
+        structlog.PrintLogger(),
+        processors=[
+            PostHogProcessor(exporter=bench.exporter),
+            lambda _logger, _name, event: printed.append(event["event"]) or str(event["event"]),
+        ],
+        wrapper_class=lipservice.sampling_bound_logger(sampler=made),
+    )
+    with lipservice.request():
+        logger.info("good")
+    with lipservice.request():
+        logger.info("step")
+        logger.error("failed")
+    made.shutdown()
+
+    # Not in order: the exporter sends the most severe first, each with the time of its call.
+    assert sorted(record["body"] for record in sent(bench)) == ["failed", "step"]
+    assert printed == ["good", "step", "failed"]
+
+
 def test_a_context_reaches_all_of_them(bench):
     loguru.logger.remove()
     number = loguru.logger.add(PostHogSink(exporter=bench.exporter))

@@ -25,7 +25,7 @@ from lipservice.exceptions import ConfigurationError, MissingExtraError
 from lipservice.integrations._deciding import Deciding, decide_watched, is_boosted, stamps_of
 from lipservice.integrations.stdlib import OWN_LOGGERS, Place, make_record
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import WATCHED, RequestScope, current_scope
+from lipservice.scope import WATCHED, RequestScope, current_scope, deferring
 
 try:
     import structlog
@@ -330,7 +330,8 @@ def _hold_event(
         elif args:
             one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else None
             event = event % (one or args)
-        final, options = logger._process_event(name, event, kw)  # noqa: SLF001
+        with deferring() as effects:
+            final, options = logger._process_event(name, event, kw)  # noqa: SLF001
         size = 200 + sum(len(str(part)) for part in (*final, *options.values()))
     except Exception:  # DropEvent, or arguments that do not fit
         return
@@ -347,10 +348,10 @@ def _hold_event(
             _place_of(sys._getframe(_HELD_BELOW), stack=bool(options.get("stack_info"))),  # noqa: SLF001
         )
         vars(record).update(stamps_of(dropped))
-        dropped.scope.hold(functools.partial(under.handle, record), size, dropped.row)
+        effects.append(functools.partial(under.handle, record))
     else:
-        write = functools.partial(getattr(under, name), *final, **options)
-        dropped.scope.hold(write, size, dropped.row)
+        effects.append(functools.partial(getattr(under, name), *final, **options))
+    dropped.scope.hold(lambda: [effect() for effect in effects], size, dropped.row)
 
 
 #: The method that writes an event of a level.
