@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 #: What runs without a name. `server_load` (minutes) and `reliability` are asked for by name.
-USUAL = ("decisions", "signature", "frameworks", "grouping", "quality", "optimizer", "export")
+USUAL = (
+    *("decisions", "signature", "frameworks", "grouping", "quality", "optimizer", "export"),
+    "ledger",
+)
 ASKED_FOR = ("reliability", "server_load")
 
 

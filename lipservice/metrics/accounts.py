@@ -137,7 +137,7 @@ class _Book(Generic[_Group]):
             amounts: The ledger's.
             ended: Where to put what was booked for parts that are not in the ledger any more.
         """
-        for group in self.parts.keys() | amounts.keys():
+        for group in dict.fromkeys((*amounts, *self.parts)):  # in the ledger's order
             now = amounts.get(group, {})
             parts = self.parts.setdefault(group, {})
             for part in [part for part in parts if part not in now and part != self._rest]:
