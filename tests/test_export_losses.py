@@ -254,7 +254,7 @@ def test_what_a_collected_exporter_lost_stays_lost():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_child_has_lost_nothing_yet():
     script = """
-    import os
+    import gc, os
     from lipservice.export.config import PostHogConfig
     from lipservice.export.exporter import PostHogOTLPExporter
     from lipservice.export.losses import process_losses
@@ -264,6 +264,7 @@ def test_a_child_has_lost_nothing_yet():
         exporter.stop()
         exporter.export_log("late")
     del gone, exporter
+    gc.collect()
     assert sum(process_losses().values()) == 2
     pid = os.fork()
     if pid == 0:
