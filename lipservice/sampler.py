@@ -122,6 +122,8 @@ class AdaptiveSampler(DecisionEngine):
             now=now,
             heals=bool(call_sites),
         )
+        #: What is sampled, as notices and metrics call it; None: it has no name.
+        self.service_name = service_name
         self._complaints = Complaints(clock=clock)
         self._refresher: Refresher | None = None
         self._policy_is_planned = cost_target is not None

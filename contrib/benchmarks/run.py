@@ -22,7 +22,7 @@ from typing import Any
 #: What runs without a name. `server_load` (minutes), `reliability` and `call_sites` (which fetches
 #: applications from PyPI) are asked for by name.
 USUAL = (
-    *("decisions", "signature", "frameworks", "requests", "grouping", "quality", "optimizer"),
+    *("decisions", "signature", "frameworks", "scopes", "grouping", "quality", "optimizer"),
     *("export", "ledger"),
 )
 ASKED_FOR = ("reliability", "server_load", "call_sites")
