@@ -46,6 +46,7 @@ _MAX_TEMPLATE: Final = 4_096
 _MAX_NAME: Final = 100
 _INSTANCE_ID: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,80}")
 _MAX_KEY: Final = 4_096
+_MAX_SEARCH: Final = 200
 _LONGEST_TIMEOUT: Final = 3_600.0
 
 
@@ -166,6 +167,17 @@ class ReportAnswer:
     problem: Problem | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ReadAnswer:
+    """What a question to the read API brought: a document, or a problem."""
+
+    #: The answer's JSON object, unchecked.
+    document: Mapping[str, Any] | None = None
+    #: Why there is none; its `status` is 404 where there is no such thing, 403 where the key may
+    #: not read.
+    problem: Problem | None = None
+
+
 def split_patterns(
     patterns: Sequence[PatternCounts],
     *,
@@ -274,10 +286,9 @@ class LipServiceClient:
         headers = {"If-None-Match": etag} if etag else {}
         # Who asks, so that the server can give each instance its share of the service's limit.
         asker = {"service_name": self._service_name, "instance_id": self._instance_id}
-        query = urllib.parse.urlencode({name: value for name, value in asker.items() if value})
         answer = self._exchange(
             "GET",
-            f"/api/v1/policies/active?{query}",
+            _address("policies/active", asker),
             headers,
             limit=MAX_POLICY_BYTES,
             seconds=seconds,
@@ -335,8 +346,49 @@ class LipServiceClient:
         answer = self._post("/api/v1/policies/generate", body, MAX_POLICY_BYTES, seconds, seconds)
         return _policy_answer(answer, None)
 
+    def fetch_pattern(self, signature: str) -> ReadAnswer:
+        """
+        Ask for one pattern's counts since it was first seen; never raises.
+
+        The key needs the scope `read`, here and for the two below.
+
+        Args:
+            signature: Of the pattern, as it was reported.
+        """
+        return self._read(f"patterns/{urllib.parse.quote(signature, safe='')}", {})
+
+    def fetch_volume(
+        self, signature: str, *, step: Literal["hour", "day"], periods: int
+    ) -> ReadAnswer:
+        """
+        Ask for a pattern's counts over time; never raises.
+
+        Args:
+            signature: Of the pattern, as it was reported.
+            step: Length of a period; hours and days are those of UTC.
+            periods: How many of them, 1 to 366; the last one is running.
+        """
+        path = f"patterns/{urllib.parse.quote(signature, safe='')}/volume"
+        return self._read(path, {"step": step, "periods": periods})
+
+    def search_patterns(self, search: str, *, limit: int = 500) -> ReadAnswer:
+        """
+        Ask for the most frequent patterns of a text; never raises.
+
+        Args:
+            search: A part of the template in any case, or the beginning of a signature; its
+                first 200 characters.
+            limit: Most patterns to name, 1 to 500.
+        """
+        return self._read("patterns", {"search": search[:_MAX_SEARCH], "limit": limit})
+
     def close(self) -> None:
         """Nothing is kept open between requests; here so that callers need not know."""
+
+    def _read(self, path: str, parameters: Mapping[str, object]) -> ReadAnswer:
+        address = _address(path, {"service_name": self._service_name, **parameters})
+        answer = self._exchange("GET", address, {}, limit=MAX_POLICY_BYTES, seconds=None)
+        return _read_answer(answer)
 
     def _post(
         self,
@@ -378,6 +430,13 @@ class LipServiceClient:
     def _reset_after_fork(self) -> None:
         given = self._given_instance_id
         self._instance_id = f"{given}-{_random_id()[:8]}" if given else _random_id()
+
+
+def _address(path: str, parameters: Mapping[str, object]) -> str:
+    """A path of the API with those parameters that are said."""
+    said = {name: value for name, value in parameters.items() if value}
+    query = urllib.parse.urlencode(said, errors="replace")  # a lone surrogate has no UTF-8
+    return f"/api/v1/{path}" + (f"?{query}" if query else "")
 
 
 def _headers(key: str | None) -> dict[str, str]:
@@ -529,6 +588,15 @@ def _policy_answer(answer: HTTPAnswer, etag: str | None) -> PolicyAnswer:
         problem = Problem("body", "the answer is no policy", answer.status)
         return PolicyAnswer(retry_after=answer.retry_after, problem=problem)
     return PolicyAnswer(document, etag=_etag(answer.headers), retry_after=answer.retry_after)
+
+
+def _read_answer(answer: HTTPAnswer) -> ReadAnswer:
+    if answer.problem is not None:
+        return ReadAnswer(problem=answer.problem)
+    document = _json_object(answer.body) if answer.status == 200 else None
+    if document is None:
+        return ReadAnswer(problem=_problem_of_status(answer))
+    return ReadAnswer(document)
 
 
 def _report_answer(answer: HTTPAnswer) -> ReportAnswer:

@@ -1,16 +1,27 @@
 """Why a record is kept or not, and full fidelity for a while."""
 
 import io
+import json
 import logging
 import random
+import time
+from datetime import datetime, timezone
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lipservice.exceptions import ConfigurationError
+import lipservice
+from lipservice._notices import Notices
+from lipservice.decision import Totals
+from lipservice.exceptions import ConfigurationError, PolicyError
 from lipservice.integrations.stdlib import SamplingFilter, sampling_logger_class
-from lipservice.policy import SamplingPolicy
+from lipservice.policy import Boost, SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED
+from lipservice.severity import SEVERITIES
+from lipservice.signature import compute_signature
+from tests.support.programs import run_script
 
 
 @pytest.fixture
@@ -126,8 +137,6 @@ def test_a_wrong_boost_is_refused(sampler, wrong):
 
 
 def test_a_signature_protected_by_hand_passes_even_the_limit(clock):
-    from lipservice.signature import compute_signature
-
     signature = compute_signature("invoice 1 sent")
     policy = SamplingPolicy(
         sampling_rate=0.0, keep_first=0, max_logs_per_minute=1, protected=frozenset({signature})
@@ -152,3 +161,370 @@ def test_a_boost_does_not_outlive_the_background_work_that_would_end_it(sampler)
     assert see(sampler, "user 1 logged in", 10) == 0
     assert not sampler.is_boosted("shop")
     assert not WATCHED
+
+
+# ---------------------------------------------------------------------- boosts of a policy
+
+
+WALL = 1_795_600_000.0  # 2026-11-25T09:46:40Z
+NAMES = st.text(min_size=1, max_size=20)
+ENDS = st.datetimes(
+    min_value=datetime(1970, 1, 1), max_value=datetime(2999, 1, 1), timezones=st.just(timezone.utc)
+).map(lambda at: at.replace(microsecond=0).timestamp())
+BOOSTS = st.one_of(
+    st.builds(
+        Boost,
+        signature=st.none() | st.from_regex(r"[0-9a-f]{16}", fullmatch=True),
+        severity=st.none() | st.sampled_from(SEVERITIES),
+        until=ENDS,
+    ),
+    st.builds(Boost, logger=NAMES, until=ENDS),
+)
+
+
+def until(seconds):
+    """A time of a policy document, seconds after WALL."""
+    return datetime.fromtimestamp(WALL + seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def policy_with(*boosts, **fields):
+    document = {"sampling_rate": 0.0, "keep_first": 2, "version": 4, **fields}
+    return SamplingPolicy.from_dict({**document, "boosts": list(boosts)})
+
+
+class Times:
+    """A monotonic clock, and the time of day, which may be set."""
+
+    def __init__(self):
+        self.clock = 1000.0
+        self.wall = WALL
+
+    def forward(self, seconds):
+        self.clock += seconds
+        self.wall += seconds
+
+
+@pytest.fixture
+def times():
+    return Times()
+
+
+@pytest.fixture
+def served(times):
+    """A sampler whose policies come from a server, with times of its own."""
+    sampler = AdaptiveSampler(
+        policy=policy_with(),
+        notices=False,
+        rng=random.Random(3),
+        clock=lambda: times.clock,
+        now=lambda: times.wall,
+    )
+    see(sampler, "user 1 logged in", 10)
+    see(sampler, "other", 10)
+    yield sampler
+    sampler.shutdown()
+
+
+@given(st.lists(BOOSTS, max_size=5))
+def test_boosts_come_back_from_a_policy_document_as_they_were(boosts):
+    policy = SamplingPolicy(boosts=tuple(boosts))
+
+    assert SamplingPolicy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
+
+
+@pytest.mark.parametrize("absent", [{}, {"boosts": None}, {"boosts": []}])
+def test_a_policy_without_boosts_has_none(absent):
+    assert SamplingPolicy.from_dict(absent).boosts == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-25T09:46:40Z", 0),
+        ("2026-11-25T10:46:40+01:00", 0),
+        ("2026-11-25T09:46:40", 0),  # without an offset it is UTC, whatever the machine's zone
+        ("2026-11-25T09:46:40.250Z", 0.25),
+    ],
+)
+def test_the_end_of_a_boost_is_read_as_utc(text, seconds, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        (boost,) = policy_with({"until": text}).boosts
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    assert boost == Boost(until=pytest.approx(WALL + seconds))
+
+
+@pytest.mark.parametrize(
+    ("boosts", "named"),
+    [
+        ("all", "boosts is a list"),
+        ({"until": until(60)}, "boosts is a list"),
+        (7, "boosts is a list"),
+        ([7], "boosts holds objects"),
+        ([None], "boosts holds objects"),
+        ([{"until": until(60)}] * 1001, "boosts holds at most 1,000"),
+        ([{"signature": 7, "until": until(60)}], "signature"),
+        ([{"severity": 10, "until": until(60)}], "severity"),
+        ([{"logger": ["a"], "until": until(60)}], "logger"),
+        ([{"logger": "a", "severity": "INFO", "until": until(60)}], "logger together"),
+        ([{"logger": "a", "signature": "0" * 16, "until": until(60)}], "logger together"),
+        ([{}], "until"),
+        ([{"until": None}], "until"),
+        ([{"until": WALL}], "until"),
+        ([{"until": "soon"}], "until"),
+        ([{"until": "2026-13-01T00:00:00Z"}], "until"),
+        ([{"until": until(60)}, {"until": ""}], "until"),
+    ],
+)
+def test_a_malformed_boost_refuses_the_policy_and_is_named(boosts, named):
+    with pytest.raises(PolicyError, match=named) as caught:
+        SamplingPolicy.from_dict({"boosts": boosts})
+    assert len(str(caught.value)) < 200
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["signature", "severity", "logger", "until", "x"]), inner, max_size=5
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(json_values | st.lists(json_values, max_size=3))
+def test_whatever_stands_for_boosts_is_read_or_refused(boosts):
+    try:
+        read = SamplingPolicy.from_dict({"boosts": boosts}).boosts
+    except PolicyError as error:
+        refusal, read = str(error), ()
+    else:
+        refusal = "boosts "
+
+    assert refusal.startswith("boosts ")
+    assert all(isinstance(each, Boost) for each in read)
+
+
+def test_a_boost_of_a_policy_is_kept_whole_with_weight_1_until_its_end(served, times):
+    signature = compute_signature("user 1 logged in")
+    served.apply_policy(policy_with({"signature": signature, "until": until(60)}))
+
+    decisions = [served.decide_message("user 2 logged in", "INFO") for _ in range(50)]
+    assert {(each.rule, each.weight) for each in decisions} == {("boosted", 1.0)}
+    assert see(served, "other", 50) == 0
+    assert served.explain("user 2 logged in").rule == "boosted"
+
+    times.forward(60)
+    served.tick()
+    assert served.boosts() == ()
+    assert see(served, "user 1 logged in", 50) == 0
+    assert served.explain("user 2 logged in").rule == "rate"
+
+
+def test_a_boost_that_is_over_when_its_policy_comes_keeps_nothing(served):
+    served.apply_policy(policy_with({"until": until(-1)}, {"until": until(0)}))
+
+    assert served.boosts() == ()
+    assert see(served, "other", 50) == 0
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0])
+def test_a_boost_lasts_as_long_as_was_left_of_it_when_it_came(served, times, jump):
+    served.apply_policy(policy_with({"until": until(60)}))
+    times.wall += jump  # somebody sets the clock
+
+    times.forward(59)
+    served.tick()
+    assert see(served, "other", 50) == 50
+    times.forward(1)
+    served.tick()
+    assert see(served, "other", 50) == 0
+
+
+def test_a_boost_that_would_never_end_ends_in_a_day(served, times):
+    served.apply_policy(policy_with({"until": "9999-12-31T23:59:59Z"}))
+
+    times.forward(24 * 3600 - 1)
+    served.tick()
+    assert see(served, "other", 50) == 50
+    times.forward(1)
+    served.tick()
+    assert see(served, "other", 50) == 0
+
+
+def test_a_boost_that_is_served_again_neither_begins_anew_nor_lasts_longer(served, times):
+    policy = {"until": until(60)}
+    served.apply_policy(policy_with(policy))
+    first = served.boosts()
+
+    times.forward(30)
+    served.apply_policy(policy_with(policy, version=5))
+    assert served.boosts() == first
+    assert see(served, "other", 50) == 50
+    times.forward(30)
+    served.tick()
+    assert see(served, "other", 50) == 0
+
+
+@pytest.mark.parametrize("after", [None, policy_with()])
+def test_a_boost_that_is_no_longer_served_is_over_at_once(served, after):
+    served.apply_policy(policy_with({"until": until(60)}, {"logger": "shop", "until": until(60)}))
+    assert served.is_boosted("shop.cart")
+
+    served.apply_policy(after)
+
+    assert served.boosts() == ()
+    assert not served.is_boosted("shop.cart")
+    assert see(served, "other", 50) == (50 if after is None else 0)
+
+
+def test_boosts_of_the_server_and_of_the_process_hold_beside_each_other(served, times):
+    served.apply_policy(policy_with({"logger": "shop", "until": until(120)}))
+    served.boost("other", minutes=1)
+    served.boost(logger="jobs", minutes=3)
+    assert served.is_boosted("shop")
+    assert served.is_boosted("jobs")
+    assert see(served, "other", 50) == 50
+
+    served.apply_policy(policy_with({"severity": "INFO", "until": until(90)}))
+    assert not served.is_boosted("shop")
+    assert served.is_boosted("jobs")
+
+    times.forward(60)  # the process's own is over, the server's holds
+    served.tick()
+    assert see(served, "other", 50) == 50
+    times.forward(30)
+    served.tick()
+    assert see(served, "other", 50) == 0
+    assert [boost.logger for boost in served.boosts()] == ["jobs"]
+
+
+def test_severities_of_boosts_are_read_as_those_of_records(served):
+    served.apply_policy(
+        policy_with({"severity": "warn", "until": until(60)}, keep_first=0, sampling_rate=0.0)
+    )
+    assert see(served, "other", 20, "WARNING") == 20
+    assert see(served, "other", 20) == 0
+
+    # A level that nobody knows is INFO's, on a record and in a boost.
+    served.apply_policy(policy_with({"severity": "chatty", "until": until(60)}, keep_first=0))
+    assert see(served, "other", 20, "chatty") == 20
+    assert see(served, "other", 20, "DEBUG") == 0
+
+
+def test_in_shadow_mode_a_boosted_record_is_kept_by_the_boost(served):
+    served.apply_policy(policy_with({"until": until(60)}, mode="shadow"))
+
+    decision = served.decide_message("other", "INFO")
+
+    assert (decision.rule, decision.weight) == ("boosted", 1.0)
+    assert served.totals().shadowed == 0
+
+
+def test_a_boost_passes_the_limit_and_takes_nothing_of_it(served):
+    served.apply_policy(policy_with({"signature": compute_signature("other"), "until": until(60)},
+                                    sampling_rate=1.0, keep_first=0, max_logs_per_minute=10))  # fmt: skip
+
+    assert see(served, "other", 500) == 500
+    assert served.decide_message("user 1 logged in", "INFO").weight == 1.0, "there is all the room"
+
+
+def test_what_a_boost_kept_is_told_apart_in_the_ledger(served):
+    served.apply_policy(policy_with({"until": until(60)}, version=5))
+    see(served, "user 1 logged in", 30)
+
+    told = {
+        (entry.policy, entry.rule): (entry.seen, entry.kept)
+        for entry in served.explain("user 1 logged in").ledger
+    }
+
+    assert told == {("4", "first"): (2, 2), ("4", "rate"): (8, 0), ("5", "boosted"): (30, 30)}
+    assert "by policy 5, rule boosted: kept 30" in str(served.explain("user 1 logged in"))
+
+
+# ---------------------------------------------------------------------- lipservice.boost
+
+
+def test_boost_reaches_every_sampler_of_the_process(sampler, served):
+    see(sampler, "other", 10)
+
+    lipservice.boost("other", severity="INFO", minutes=5)
+    lipservice.boost(logger="shop")
+
+    for each in (sampler, served):
+        assert see(each, "other", 20) == 20
+        assert see(each, "user 1 logged in", 20) <= 2
+        assert each.is_boosted("shop.cart")
+
+
+def test_boost_makes_the_default_sampler_where_there_is_none():
+    told = run_script(
+        """
+        import lipservice
+
+        lipservice.boost(logger="shop")
+        print(lipservice.default_sampler().is_boosted("shop"))
+        """
+    )
+
+    assert told == "True\n"
+
+
+def test_a_wrong_boost_of_the_process_is_refused_and_changes_nothing(sampler):
+    with pytest.raises(ConfigurationError, match="minutes"):
+        lipservice.boost(minutes=0)
+    assert sampler.boosts() == ()
+
+
+# ---------------------------------------------------------------------- notices
+
+
+@pytest.fixture
+def told(caplog):
+    caplog.set_level(logging.INFO, logger="lipservice")
+    return lambda: [each.getMessage() for each in caplog.records if each.name == "lipservice"]
+
+
+def boost_named(until=WALL + 60, **selectors):
+    return Boost(until=until, **selectors)
+
+
+@pytest.mark.parametrize(
+    ("boost", "whom"),
+    [
+        (boost_named(), "all patterns"),
+        (boost_named(severity="DEBUG"), "severity DEBUG"),
+        (boost_named(signature="0123456789abcdef"), "pattern 0123456789abcdef"),
+        (
+            boost_named(signature="0123456789abcdef", severity="DEBUG"),
+            "pattern 0123456789abcdef at severity DEBUG",
+        ),
+        (boost_named(logger="shop.cart"), "logger shop.cart"),
+    ],
+)
+def test_the_begin_and_end_of_a_boost_are_told_once_each(told, boost, whom):
+    notices = Notices("checkout", lambda: 0.0)
+    for boosts in ((), (boost,), (boost,), (), ()):
+        notices.look(None, Totals(), boosts)
+
+    assert told() == [
+        f"everything of {whom} of checkout is kept until 09:47:40 UTC",
+        f"{whom} of checkout is sampled again",
+    ]
+
+
+def test_a_boost_that_stays_is_not_told_again_when_another_begins_or_ends(told):
+    stays, other = boost_named(logger="shop"), boost_named(severity="DEBUG")
+    notices = Notices(None, lambda: 0.0)
+    for boosts in ((stays,), (other, stays), (stays,)):
+        notices.look(None, Totals(), boosts)
+
+    assert [line for line in told() if "shop" in line] == [
+        "everything of logger shop is kept until 09:47:40 UTC"
+    ]

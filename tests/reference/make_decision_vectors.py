@@ -8,6 +8,8 @@ Nothing here imports the implementation but the canonical names of severities, w
 
 import json
 import math
+from datetime import datetime
+from fractions import Fraction
 from pathlib import Path
 
 from tests.reference import lsig1
@@ -70,6 +72,134 @@ def threshold(rate):
     return number, f"{number:014x}".rstrip("0") or "0"
 
 
+def chance(limit, kept):
+    """The probability with which the limit's guard lets a record pass, exactly."""
+    room = limit - kept
+    return min(Fraction(1), Fraction(2 * room, limit) ** 3) if room > 0 else Fraction(0)
+
+
+#: (limit, kept in the last minute) whose chance is a sum of few powers of two: the same number in
+#: every language, however it raises to the third power.
+LIMITS = [
+    (1000, 0), (1000, 499), (1000, 500), (1000, 625), (1000, 750), (1000, 875), (1000, 1000),
+    (1000, 1001), (8, 4), (8, 5), (8, 6), (8, 7), (8, 8), (4096, 4095), (600, 450), (1, 0), (1, 1),
+    (3, 1), (3, 3), (0, 0), (0, 5),
+]  # fmt: skip
+
+
+def limits():
+    cases = []
+    for limit, kept in LIMITS:
+        exact = chance(limit, kept)
+        assert Fraction(float(exact)) == exact, (limit, kept)
+        cases.append({"limit": limit, "kept": kept, "chance": float(exact)})
+    return cases
+
+
+TRACE_IDS = [
+    "4bf92f3577b34da6a3ce929d0e0e4736",
+    "0af7651916cd43dd8448eb211c80319c",
+    "f" * 32,
+    "0" * 31 + "1",
+]
+
+
+def requests_at_the_limit():
+    """The guard's chance is a factor of the rate that the request's number is compared with."""
+    cases = []
+    for trace_id in TRACE_IDS:
+        for rate in (1.0, 0.5, 0.1):
+            for factor in (1.0, 0.421875, 0.125, 0.0):
+                number, text = threshold(rate * factor)
+                kept = factor > 0.0 and int(trace_id[-14:], 16) >= number
+                cases.append(
+                    {
+                        "trace_id": trace_id,
+                        "rate": rate,
+                        "chance": factor,
+                        "threshold": text,
+                        "kept": kept,
+                    }
+                )
+    return cases
+
+
+def boost(*, until="2026-11-25T12:30:00Z", **selectors):
+    return {"signature": None, "severity": None, "logger": None, **selectors, "until": until}
+
+
+NOW = "2026-11-25T12:00:00Z"
+LOGIN = signature("user 1 logged in")
+#: What a policy has in `boosts`, by what the case is about.
+BOOSTS = {
+    "a pattern": [boost(signature=LOGIN)],
+    "a severity": [boost(severity="DEBUG")],
+    "a pattern at a severity": [boost(signature=LOGIN, severity="DEBUG")],
+    "a logger and its children": [boost(logger="shop.cart")],
+    "the whole service": [boost()],
+    "what is over": [boost(until="2026-11-25T11:59:59Z")],
+    "what ends now": [boost(until=NOW)],
+    "what ends in a second": [boost(until="2026-11-25T12:00:01Z")],
+    "one that is over and one that is not": [
+        boost(signature=LOGIN, until="2026-11-25T11:00:00Z"),
+        boost(signature=LOGIN, until="2026-11-25T12:10:00Z"),
+    ],
+    "several, of which any may hold": [
+        boost(signature="0123456789abcdef"),
+        boost(severity="WARNING"),
+        boost(logger="shop"),
+    ],
+    "none": [],
+}
+#: logger, message, severity, records of the pattern seen before
+BOOSTED_RECORDS = [
+    ("shop.cart", "user 7 logged in", "DEBUG", 3),
+    ("shop.cart.items", "other 1", "INFO", 3),
+    ("shop.carts", "other 1", "DEBUG", 3),
+    ("jobs", "user 7 logged in", "INFO", 1000),
+    ("jobs", "never 2", "WARNING", 1000),
+    ("shop.cart", "other 1", "INFO", 2),
+    ("shop.cart", "Payment 5 taken", "DEBUG", 1000),
+    ("shop.cart", "user 7 logged in", "ERROR", 1000),
+]
+
+
+def moment(text):
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def holds_for(each, logger, message, severity):
+    """Whether a boost is on and names the record; a name of a logger names its children too."""
+    if moment(each["until"]) <= moment(NOW):
+        return False
+    if each["logger"] is not None:
+        return logger == each["logger"] or logger.startswith(each["logger"] + ".")
+    return each["signature"] in (None, signature(message)) and each["severity"] in (None, severity)
+
+
+def boosts():
+    cases = []
+    for about, running in BOOSTS.items():
+        for logger, message, severity, seen in BOOSTED_RECORDS:
+            rule, rate = decide(message, severity, seen)
+            if rule == "rate" and any(holds_for(b, logger, message, severity) for b in running):
+                rule, rate = "boosted", 1.0
+            cases.append(
+                {
+                    "about": about,
+                    "now": NOW,
+                    "boosts": running,
+                    "logger": logger,
+                    "message": message,
+                    "severity": severity,
+                    "seen_before": seen,
+                    "rule": rule,
+                    "rate": rate,
+                }
+            )
+    return cases
+
+
 def main():
     messages = [
         "user 7 logged in",
@@ -95,12 +225,6 @@ def main():
         for rate in (0.5, 0.1, 0.01, 0.001)
         for u in (0.999, 0.75, 0.31, 0.02, 1e-6)
     ]
-    trace_ids = [
-        "4bf92f3577b34da6a3ce929d0e0e4736",
-        "0af7651916cd43dd8448eb211c80319c",
-        "f" * 32,
-        "0" * 31 + "1",
-    ]
     requests = [
         {
             "trace_id": trace_id,
@@ -109,7 +233,7 @@ def main():
             "randomness": trace_id[-14:],
             "kept": int(trace_id[-14:], 16) >= threshold(rate)[0],
         }
-        for trace_id in trace_ids
+        for trace_id in TRACE_IDS
         for rate in (0.5, 0.25, 0.1, 0.01, 0.75)
     ]
     document = {
@@ -119,6 +243,9 @@ def main():
         "decisions": decisions,
         "gaps": gaps,
         "requests": requests,
+        "limit": limits(),
+        "requests_at_the_limit": requests_at_the_limit(),
+        "boosts": boosts(),
     }
     TARGET.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
