@@ -14,11 +14,14 @@ from lipservice._version import __version__
 if TYPE_CHECKING:
     from lipservice._settings import boost as boost
     from lipservice._settings import default_sampler as default_sampler
+    from lipservice._settings import explain as explain
+    from lipservice._settings import ledger as ledger
     from lipservice.client import LipServiceClient as LipServiceClient
     from lipservice.configure import configure_adaptive_logging as configure_adaptive_logging
     from lipservice.configure import get_logger as get_logger
     from lipservice.configure import shutdown as shutdown
     from lipservice.decision import Decision as Decision
+    from lipservice.decision import Explanation as Explanation
     from lipservice.decision import LedgerEntry as LedgerEntry
     from lipservice.decision import Totals as Totals
     from lipservice.exceptions import ConfigurationError as ConfigurationError
@@ -53,6 +56,7 @@ _HOMES = {
     "AdaptiveSampler": "lipservice.sampler",
     "ConfigurationError": "lipservice.exceptions",
     "Decision": "lipservice.decision",
+    "Explanation": "lipservice.decision",
     "LedgerEntry": "lipservice.decision",
     "LipServiceClient": "lipservice.client",
     "LipServiceError": "lipservice.exceptions",
@@ -77,11 +81,13 @@ _HOMES = {
     "boost": "lipservice._settings",
     "configure_adaptive_logging": "lipservice.configure",
     "default_sampler": "lipservice._settings",
+    "explain": "lipservice._settings",
     "get_logger": "lipservice.configure",
     "sampling_bound_logger": "lipservice.integrations.structlog",
     "sampling_logger_class": "lipservice.integrations.stdlib",
     "RecorderLimits": "lipservice.scope",
     "keep_request": "lipservice.scope",
+    "ledger": "lipservice._settings",
     "recorder_totals": "lipservice.scope",
     "request": "lipservice.scope",
     "shutdown": "lipservice.configure",

@@ -40,6 +40,7 @@ from lipservice.decision import Decision, Dropped, Explanation, LedgerEntry, Tot
 from lipservice.exceptions import ConfigurationError
 from lipservice.patterns import (
     EARLIER,
+    HOLDING,
     KEEP_ALL,
     MAX_STORED_KEY,
     OVERFLOW_SIGNATURE,
@@ -405,7 +406,7 @@ class DecisionEngine:
         try:
             if not isinstance(severity, (str, int)):
                 return decide(cast("str", text), severity_name(severity))
-            if isinstance(error, KeyError) and severity not in self._messages:
+            if isinstance(error, KeyError) and severity not in self._tables:  # no canonical name
                 name = severity_name(severity)
                 if len(self._messages) < _MAX_SPELLINGS:
                     self._learn_spelling(severity, name)
@@ -885,22 +886,7 @@ class DecisionEngine:
         logger: str | None = None,
         minutes: float = 10.0,
     ) -> None:
-        """
-        Keep everything of one pattern, severity or logger (or all of the service) for a while.
-
-        It ends by itself. Counts and weights stay true: what it keeps, it keeps for certain, with
-        the weight 1. The logger `lipservice` tells its begin and its end.
-
-        Args:
-            pattern: A signature, or a message of the pattern.
-            severity: Only records of this severity.
-            logger: Records of this logger and its children; not together with *pattern* and
-                *severity*.
-            minutes: How long, above 0, at most 1440.
-
-        Raises:
-            ConfigurationError: A parameter is wrong; the message names it.
-        """
+        """As `AdaptiveSampler.boost`; a later tick ends it."""
         _check_boost(pattern, severity, logger, minutes)
         boost = Boost(
             signature=_signature_of(pattern),
@@ -945,12 +931,12 @@ class DecisionEngine:
         self._full = frozenset((b.signature, b.severity) for b in boosts if b.logger is None)
         return self._full != before
 
-    def _end_boosts(self) -> None:
+    def _end_boosts(self, *, all_of_them: bool = False) -> None:
         """Forget what is over (in the worker's thread)."""
-        if self._own_boosts:
-            now = self._clock()
-            with self._lock:
-                self._own_boosts = tuple(each for each in self._own_boosts if each[1] > now)
+        now = math.inf if all_of_them else self._clock()
+        with self._lock:
+            self._own_boosts = tuple(each for each in self._own_boosts if each[1] > now)
+            self._policy_boosts = tuple(each for each in self._policy_boosts if each[1] > now)
         if self._follow_boosts():
             self._in_batches(self._rearm)
 
@@ -1223,34 +1209,43 @@ class DecisionEngine:
             patterns: An entry for each pattern and severity; False: one for all patterns of a
                 severity.
         """
-        entries: dict[tuple[str, str, str | None, str], LedgerEntry] = {}
+        sums: dict[_LedgerKey, list[int]] = {}
+        templates = {"": "", _EVICTED: "<evicted>"}
 
-        def enter(signature: str, template: str, severity: str, row: Row) -> None:
-            entry = _entry(
-                signature if patterns else "", template if patterns else "", severity, row
+        def enter(signature: str, severity: str, row: Row) -> None:
+            rule, counts = _counted(row)
+            key = (signature if patterns else "", severity, row.terms.policy, rule)
+            known = sums.get(key)
+            sums[key] = (
+                counts if known is None else [a + b for a, b in zip(known, counts, strict=True)]
             )
-            key = (entry.signature, severity, entry.policy, entry.rule)
-            known = entries.get(key)
-            entries[key] = entry if known is None else _both(known, entry)
 
         def collect(cell: Cell) -> None:
+            if patterns:
+                templates[cell.signature] = _template_of(cell)
             for row in rows_of(cell):
-                enter(cell.signature, _template_of(cell), cell.table.severity, row)
+                enter(cell.signature, cell.table.severity, row)
 
         def departed() -> None:
             for (severity, _), row in list(self._departed.items()):
-                enter(_EVICTED, "<evicted>", severity, row)
+                enter(_EVICTED, severity, row)
 
-        if not self._gather(collect, departed):
-            entries.clear()
+        for _ in range(3):
+            if self._gather(collect, departed):
+                break
+            sums.clear()  # a pattern was evicted meanwhile: once more
+        else:
             with self._lock:
                 departed()
                 for cell in self._every_cell():
                     collect(cell)
         if self._doubtful:
-            row = Row(Terms(self._in_force.policy, "doubt"), self._doubtful, self._doubtful)
-            enter("", "", "UNKNOWN", row)
-        return list(entries.values())
+            terms = Terms(self._in_force.policy, "doubt")
+            enter("", "UNKNOWN", Row(terms, self._doubtful, self._doubtful))
+        return [
+            LedgerEntry(signature, templates[signature], severity, policy, rule, *counts)
+            for (signature, severity, policy, rule), counts in sums.items()
+        ]
 
     def _gather(self, collect: Callable[[Cell], None], departed: Callable[[], None]) -> bool:
         """Look at everything in batches; False if a pattern has been evicted meanwhile."""
@@ -1418,40 +1413,29 @@ def _fits(pattern: list[bytes], items: list[bytes]) -> bool:
 
 
 def _entry(signature: str, template: str, severity: str, row: Row) -> LedgerEntry:
-    terms, shadowed, dropped = row.terms, 0, row.gone()
-    rule = terms.rule
-    if terms.shadow and rule in _DROPPING:
+    rule, counts = _counted(row)
+    return LedgerEntry(signature, template, severity, row.terms.policy, rule, *counts)
+
+
+def _counted(row: Row) -> tuple[str, list[int]]:
+    """The rule as it is told; then seen, kept, dropped, held, released, shadowed."""
+    if row.is_open:
+        with HOLDING.lock:  # a record that is released is not held any more
+            held, released = row.held, row.released
+    else:
+        held = released = 0
+    seen, rule, shadowed = row.seen, row.terms.rule, 0
+    dropped = seen - row.kept - held - released
+    if row.terms.shadow and rule in _DROPPING:
         rule, shadowed, dropped = "shadow", dropped, 0
-    return LedgerEntry(
-        signature=signature,
-        template=template,
-        severity=severity,
-        policy=terms.policy,
-        rule=rule,
-        seen=row.seen,
-        kept=row.seen - row.held - dropped,
-        dropped=dropped,
-        held=row.held,
-        released=row.released,
-        shadowed=shadowed,
-    )
+    return rule, [seen, seen - held - dropped, dropped, held, released, shadowed]
 
 
+#: Signature, severity, policy and rule of an entry of the ledger.
+_LedgerKey: TypeAlias = tuple[str, str, "str | None", str]
 #: Rules that drop; in shadow mode they are all one.
 _DROPPING: Final = frozenset({"rate", "request", "limit"})
 _EVICTED: Final = "evicted"
-
-
-def _both(a: LedgerEntry, b: LedgerEntry) -> LedgerEntry:
-    return replace(
-        a,
-        seen=a.seen + b.seen,
-        kept=a.kept + b.kept,
-        dropped=a.dropped + b.dropped,
-        held=a.held + b.held,
-        released=a.released + b.released,
-        shadowed=a.shadowed + b.shadowed,
-    )
 
 
 def _stats(cell: Cell, count: int, kept: int, wall: float) -> PatternStats:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from lipservice._complaints import Complaints
 from lipservice._fork import on_fork
+from lipservice.decision import Explanation, LedgerEntry
 from lipservice.exceptions import ConfigurationError
 from lipservice.policy import SamplingPolicy
 from lipservice.sampler import AdaptiveSampler, samplers
@@ -237,6 +238,29 @@ def boost(
     """
     for sampler in samplers() or [default_sampler()]:
         sampler.boost(pattern, severity=severity, logger=logger, minutes=minutes)
+
+
+def explain(message: str, severity: str = "INFO") -> Explanation:
+    """
+    `AdaptiveSampler.explain` by the sampler of this process that has seen most of the pattern.
+
+    Args:
+        message: The finished message, or a signature of a pattern that was seen.
+        severity: A level name in any case, or a level number.
+    """
+    explained = [each.explain(message, severity) for each in samplers() or [default_sampler()]]
+    return max(explained, key=lambda each: each.seen)
+
+
+def ledger(*, patterns: bool = True) -> list[LedgerEntry]:
+    """
+    `AdaptiveSampler.ledger` of every sampler of this process, one after the other.
+
+    Args:
+        patterns: An entry for each pattern and severity; False: one for all patterns of a
+            severity.
+    """
+    return [entry for each in samplers() for entry in each.ledger(patterns=patterns)]
 
 
 def set_default_sampler(sampler: AdaptiveSampler | None) -> None:

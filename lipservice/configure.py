@@ -260,16 +260,12 @@ def _configure_structlog() -> None:
             " lipservice.SamplingProcessor() into its processors"
         )
         return
-    from lipservice.integrations.structlog import SamplingProcessor  # noqa: PLC0415 - optional
+    from lipservice.integrations.structlog import sampling_bound_logger  # noqa: PLC0415 - optional
 
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            SamplingProcessor(),
-            structlog.contextvars.merge_contextvars,
-            _to_logging,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[structlog.contextvars.merge_contextvars, _to_logging],
+        # Not the processor: that could not hold what a request may have to release.
+        wrapper_class=sampling_bound_logger(structlog.stdlib.BoundLogger),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )

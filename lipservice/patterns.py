@@ -260,8 +260,9 @@ def rows_of(cell: Cell) -> list[Row]:
         # One straight line: between two of them a request may change all of these.
         left, base, kept, of_requests, kept_by_them = cell.left, cell.base, cell.kept, row.seen, row.kept  # noqa: E501  # fmt: skip
         seen, kept = base - left, kept + (KEEP_ALL - left if left <= KEEP_ALL else 0)
-        now = Row(row.terms, of_requests, kept_by_them)
-        now.held, now.released = row.held, row.released
+        now = Row(row.terms, of_requests, kept_by_them, is_open=True)
+        with HOLDING.lock:  # what is released is not held any more
+            now.held, now.released = row.held, row.released
         rows[rows.index(row)] = now
     for each in rows:
         seen -= each.seen

@@ -122,6 +122,8 @@ class AdaptiveSampler(DecisionEngine):
             now=now,
             heals=bool(call_sites),
         )
+        #: What is sampled, as notices and metrics call it; None: it has no name.
+        self.service_name = service_name
         self._complaints = Complaints(clock=clock)
         self._refresher: Refresher | None = None
         self._policy_is_planned = cost_target is not None
@@ -189,9 +191,36 @@ class AdaptiveSampler(DecisionEngine):
             "server": self._refresher.health() if self._refresher else None,
         }
 
+    def boost(
+        self,
+        pattern: str | None = None,
+        *,
+        severity: str | None = None,
+        logger: str | None = None,
+        minutes: float = 10.0,
+    ) -> None:
+        """
+        Keep everything of one pattern, severity or logger (or all of the service) for a while.
+
+        It ends by itself. Counts and weights stay true: what it keeps, it keeps for certain, with
+        the weight 1. The logger `lipservice` tells its begin and its end.
+
+        Args:
+            pattern: A signature, or a message of the pattern.
+            severity: Only records of this severity.
+            logger: Records of this logger and its children; not together with *pattern* and
+                *severity*.
+            minutes: How long, above 0, at most 1440.
+
+        Raises:
+            ConfigurationError: A parameter is wrong; the message names it.
+        """
+        super().boost(pattern, severity=severity, logger=logger, minutes=minutes)
+        self._worker.ensure_started()  # it ends the boost
+
     def shutdown(self, timeout: float = EXIT_SECONDS) -> bool:
         """
-        Deliver what was counted and end the background work; decisions go on.
+        Deliver what was counted and end the background work; decisions go on, without boosts.
 
         Args:
             timeout: Most seconds to wait, at least 0.
@@ -199,7 +228,9 @@ class AdaptiveSampler(DecisionEngine):
         Returns:
             Whether the background work has ended in time.
         """
-        return self._worker.stop(timeout)
+        ended = self._worker.stop(timeout)
+        self._end_boosts(all_of_them=True)  # nobody would end them any more
+        return ended
 
     # ------------------------------------------------------------------ in the caller's thread
 

@@ -22,11 +22,11 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar, Token, copy_context
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from lipservice._fork import on_fork, reset_if_forked
 from lipservice.exceptions import ConfigurationError
@@ -127,7 +127,7 @@ _Held: TypeAlias = "tuple[Release, int, float, Context, Row | None]"
 
 #: Requests that are open, and samplers that have boosted a logger, by id. Empty where there are
 #: none, so that the ordinary way of a record costs one look at it.
-WATCHED: Final[dict[int, object]] = {}
+WATCHED: Final[dict[int, _Watched]] = {}
 
 _current: ContextVar[RequestScope | None] = ContextVar("lipservice_request", default=None)
 _recorders: Final = _Recorders()
@@ -166,7 +166,8 @@ class RequestScope:
     """
 
     __slots__ = (
-        "__weakref__", "_chances", "_drawn", "closed", "failed", "name", "randomness", "ring"
+        "__weakref__", "_chances", "_clock", "_drawn", "_limits", "closed", "failed", "name",
+        "randomness", "ring",
     )  # fmt: skip
 
     def __init__(
@@ -182,8 +183,10 @@ class RequestScope:
         self.failed = False
         #: Whether it has ended: what a left-over task logs belongs to no request.
         self.closed = False
-        #: What it holds.
-        self.ring = Ring(limits, clock)
+        #: What it holds; None until it has held something.
+        self.ring: Ring | None = None
+        self._limits = limits
+        self._clock = clock
         self._drawn: dict[Cell, int] = {}
         self._chances: dict[MinuteWindow, float] = {}
 
@@ -234,9 +237,20 @@ class RequestScope:
             size: Bytes that it takes, about.
             row: The row of the ledger that counts what becomes of it.
         """
-        self.ring.put(release, size, row)
+        (self.ring or self._new_ring()).put(release, size, row)
         if self.failed:  # another task of the request has failed in the meantime
             self.keep()
+
+    def _new_ring(self) -> Ring:
+        with HOLDING.lock:
+            if self.ring is None:  # no other thread was faster
+                self.ring = Ring(self._limits, self._clock)
+                if self.closed:
+                    self.ring.close()
+                watched = WATCHED.get(id(self))
+                if watched is not None:
+                    watched.tally = self.ring.tally
+            return self.ring
 
     def refuse(self) -> None:
         """Count a record that was dropped and cannot be held."""
@@ -253,16 +267,17 @@ class RequestScope:
     def keep(self) -> None:
         """Release what is held, in order, and keep all later records of the request."""
         self.failed = True
-        while (held := self.ring.next_to_release()) is not None:
+        ring = self.ring
+        while ring is not None and (held := ring.next_to_release()) is not None:
             release, _, _, context, _ = held
             context.run(_quietly, release)
 
     def close(self) -> None:
         """Let go of what is held; the request has ended."""
         self.closed = True
-        self.ring.close()
-        self._drawn = {}
-        self._chances = {}
+        if self.ring is not None:
+            self.ring.close()
+        self._drawn.clear()
 
 
 class Ring:
@@ -290,21 +305,28 @@ class Ring:
         """Hold a record, at the price of the oldest ones where a bound is reached."""
         if self.tally.pid != os.getpid():
             self._start_afresh()
-        now, limits, records, tally = self._clock(), self._limits, self._records, self.tally
-        context = copy_context()
+        held = (release, size, self._clock(), copy_context(), row)
         with HOLDING.lock:
-            fits = size <= limits.max_bytes and _recorders.bytes + size <= _MAX_HELD_BYTES
-            if self._closed or not fits or limits.max_records == 0:
+            if self._takes(size):
+                self.tally.add(size, row)
+                self._records.append(held)
+                self._make_room(held[2])
+            else:
                 _recorders.totals.evicted += 1
-                return
-            tally.add(size, row)
-            records.append((release, size, now, context, row))
-            while (
-                len(records) > limits.max_records
-                or tally.bytes > limits.max_bytes
-                or now - records[0][2] > limits.max_age
-            ):
-                self._take(evicted=1)
+
+    def _takes(self, size: int) -> bool:
+        limits = self._limits
+        fits = size <= limits.max_bytes and _recorders.bytes + size <= _MAX_HELD_BYTES
+        return fits and limits.max_records > 0 and not self._closed
+
+    def _make_room(self, now: float) -> None:
+        limits, records = self._limits, self._records
+        while (
+            len(records) > limits.max_records
+            or self.tally.bytes > limits.max_bytes
+            or now - records[0][2] > limits.max_age
+        ):
+            self._take(evicted=1)
 
     def next_to_release(self) -> _Held | None:
         """The oldest record that is not too old; None: there is none left."""
@@ -423,8 +445,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
             return outer
         randomness = _current_randomness() if self._randomness is None else self._randomness
         self.scope = scope = RequestScope(self._name, randomness, self._limits)
-        # A request that is never left (its server lost interest) ends with its context.
-        watch(scope, wanted=True, forgotten=scope.ring.tally.let_go)
+        watch(scope, wanted=True)
         self._token = _current.set(scope)
         return scope
 
@@ -466,26 +487,68 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
 _DEFAULT_LIMITS: Final = RecorderLimits()
 
 
-def watch(one: object, *, wanted: bool, forgotten: Callable[[], None] | None = None) -> None:
+class _Watched(weakref.ref[Any]):
+    """That a request is open, or a sampler has boosted a logger; and what a request holds."""
+
+    __slots__ = ("key", "tally")
+
+    key: int
+    tally: _Tally | None
+
+
+def watch(one: object, *, wanted: bool) -> None:
     """
     Have each record look for requests and boosted loggers because of *one* of these, or no more.
 
-    Args:
-        one: A request, or a sampler.
-        wanted: Whether it is to be looked for.
-        forgotten: Called if *one* is collected while it still is.
+    What is forgotten half way (a request that is never left, since its server lost interest) is
+    not looked for any more, and what it holds is let go.
     """
     key = id(one)
     if not wanted:
         WATCHED.pop(key, None)
         return
+    watched = _Watched(one, _forget)
+    watched.key, watched.tally = key, None
+    WATCHED[key] = watched
 
-    def gone(_dead: object) -> None:
-        WATCHED.pop(key, None)
-        if forgotten is not None:
-            forgotten()
 
-    WATCHED[key] = weakref.ref(one, gone)
+def _forget(watched: weakref.ref[Any]) -> None:
+    assert isinstance(watched, _Watched)  # noqa: S101 - for the type only
+    WATCHED.pop(watched.key, None)
+    if watched.tally is not None:
+        watched.tally.let_go()
+
+
+@contextlib.contextmanager
+def deferring() -> Iterator[list[Release]]:
+    """
+    What `defer` is asked for while the block runs is put into this list instead of done.
+
+    For an adapter that has to run the application's processors on a record in order to hold it.
+    """
+    effects: list[Release] = []
+    token = _deferred.set(effects)
+    try:
+        yield effects
+    finally:
+        _deferred.reset(token)
+
+
+def defer(effect: Release) -> bool:
+    """
+    Have *effect* (a processor's export of a record, say) wait for the record's release.
+
+    Returns:
+        False: the record is not being held, so do it now.
+    """
+    effects = _deferred.get()
+    if effects is None:
+        return False
+    effects.append(effect)
+    return True
+
+
+_deferred: Final[ContextVar[list[Release] | None]] = ContextVar("lipservice_deferred", default=None)
 
 
 def threshold_text(rate: float) -> str:

@@ -48,7 +48,7 @@ STRAIGHT = {
     "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_LOAD_FAST", "STORE_FAST", "STORE_FAST_LOAD_FAST",
     "STORE_FAST_STORE_FAST", "LOAD_CONST", "LOAD_GLOBAL", "LOAD_ATTR", "STORE_ATTR", "COPY",
     "DUP_TOP", "SWAP", "ROT_TWO", "ROT_THREE", "BINARY_OP", "BINARY_ADD", "BINARY_SUBTRACT",
-    "INPLACE_ADD", "INPLACE_SUBTRACT", "COMPARE_OP", "NOP", "CACHE", "EXTENDED_ARG",
+    "INPLACE_ADD", "INPLACE_SUBTRACT", "COMPARE_OP", "IS_OP", "NOP", "CACHE", "EXTENDED_ARG",
     "POP_JUMP_IF_FALSE", "POP_JUMP_FORWARD_IF_FALSE",
 }  # fmt: skip
 
@@ -129,6 +129,37 @@ class TestStraightLines:
         assert reads(run, "left") == 1
         assert reads(run, "steady") == 1
 
+    def test_a_record_of_a_request_is_counted_in_one_line(self):
+        """In its cell and in its row, if both are still what its request has drawn for."""
+        code = DecisionEngine.decide_scoped.__code__
+        instructions = list(dis.get_instructions(code))
+        runs = [
+            straight_run_to(code, index)
+            for index, each in enumerate(instructions)
+            if each.opname == "STORE_ATTR"
+            and instructions[index + 1].opname != "STORE_ATTR"
+            and "seen" in writes(straight_run_to(code, index))
+        ]
+        longest = {tuple(writes(run)) for run in runs}
+
+        assert ("base", "kept", "seen", "kept") in longest
+        assert ("base", "seen") in longest
+        for run in runs:
+            assert reads(run, "requested") == 1
+            assert reads(run, "rate") == 1
+
+    def test_the_row_of_requests_is_read_in_one_line_with_the_cell(self):
+        code = patterns.rows_of.__code__
+        names = ("left", "base", "kept", "seen")
+        last = next(
+            index
+            for index, each in enumerate(dis.get_instructions(code))
+            if (each.opname, each.argval) == ("LOAD_ATTR", "seen")
+        )
+        run = straight_run_to(code, last + 2)
+
+        assert [reads(run, name) for name in names] == [1, 1, 2, 1]
+
     def test_the_rate_of_a_kept_record_is_read_in_the_line_that_keeps_it(self):
         code = DecisionEngine._settle.__code__
         instructions = list(dis.get_instructions(code))
@@ -158,8 +189,19 @@ class TestStraightLines:
         assert [reads(run, name) for name in names] == [1, 1, 1]
 
     def test_the_fields_are_slots_so_that_no_code_runs_to_read_them(self):
-        for name in ("left", "base", "kept", "steady", "rate", "if_dropped", "if_kept"):
+        for name in (
+            "left",
+            "base",
+            "kept",
+            "steady",
+            "rate",
+            "if_dropped",
+            "if_kept",
+            "requested",
+        ):
             assert isinstance(vars(Cell)[name], types.MemberDescriptorType)
+        for name in ("seen", "kept", "terms"):
+            assert isinstance(vars(patterns.Row)[name], types.MemberDescriptorType)
         assert not hasattr(Cell, "__getattr__")
         assert Cell.__getattribute__ is object.__getattribute__
         assert Cell.__setattr__ is object.__setattr__

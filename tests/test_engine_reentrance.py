@@ -147,7 +147,7 @@ def check_ledger(engine):
 @pytest.mark.parametrize("locked", [False, True], ids=["countdown", "locked"])
 def test_whatever_the_engine_is_doing_a_record_in_between_counts_once(locked):
     interrupted = Counter()
-    for seed in range(3):
+    for seed in range(8):
         world = Interrupting(seed)
         engine = DecisionEngine(max_patterns=40, rng=world, clock=world.clock, now=world.clock)
         engine._counts_down = not locked

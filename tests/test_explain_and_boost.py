@@ -18,6 +18,7 @@ from lipservice.exceptions import ConfigurationError, PolicyError
 from lipservice.integrations.stdlib import SamplingFilter, sampling_logger_class
 from lipservice.policy import Boost, SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
+from lipservice.scope import WATCHED
 from lipservice.severity import SEVERITIES
 from lipservice.signature import compute_signature
 from tests.support.programs import run_script
@@ -147,6 +148,19 @@ def test_a_signature_protected_by_hand_passes_even_the_limit(clock):
     sampler.apply_policy(SamplingPolicy(sampling_rate=0.0, keep_first=0))
     assert see(sampler, "invoice 7 sent", 100) == 0
     sampler.shutdown()
+
+
+def test_a_boost_does_not_outlive_the_background_work_that_would_end_it(sampler):
+    see(sampler, "user 1 logged in", 10)
+    sampler.boost("user 9 logged in")
+    sampler.boost(logger="shop")
+    assert see(sampler, "user 1 logged in", 10) == 10
+
+    sampler.shutdown()
+
+    assert see(sampler, "user 1 logged in", 10) == 0
+    assert not sampler.is_boosted("shop")
+    assert id(sampler) not in WATCHED
 
 
 # ---------------------------------------------------------------------- boosts of a policy

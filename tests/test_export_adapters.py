@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import sys
 import warnings
 
 import loguru
 import pytest
 import structlog
+from opentelemetry._logs import SeverityNumber
 from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
 from opentelemetry.sdk._logs import export as otel_export
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 
+import lipservice
 import lipservice.export
 from lipservice.export.config import LogContext
 from lipservice.export.handler import PostHogHandler
@@ -274,6 +277,43 @@ class TestOpenTelemetry:
         assert len({a["lip_sig"] for a in got}) == 1
         assert abs(sum(weights) - 2000) < 5 * 10 * (2000 * 0.09) ** 0.5
 
+    def test_a_failed_request_keeps_its_story_with_the_weight_0(self, out):
+        provider = LoggerProvider(shutdown_on_exit=False)
+        made = AdaptiveSampler(policy=SamplingPolicy(sampling_rate=0.0, keep_first=0))
+        provider.add_log_record_processor(
+            SamplingLogRecordProcessor(SimpleLogRecordProcessor(out), made)
+        )
+        logger = provider.get_logger("shop")
+        with lipservice.request():
+            logger.emit(body="good")
+        with lipservice.request():
+            logger.emit(body="step")
+            logger.emit(body="failed", severity_number=SeverityNumber.ERROR)
+        provider.shutdown()
+        made.shutdown()
+
+        told = [data.log_record for data in out.get_finished_logs()]
+        assert [record.body for record in told] == ["step", "failed"]
+        assert told[0].attributes["lip_weight"] == 0.0
+        assert [r.attributes["lip_rule"] for r in told] == ["released", "error"]
+
+    def test_a_request_s_records_carry_opentelemetry_s_threshold(self, out):
+        provider = LoggerProvider(shutdown_on_exit=False)
+        made = AdaptiveSampler(policy=SamplingPolicy(sampling_rate=0.5, keep_first=0))
+        provider.add_log_record_processor(
+            SamplingLogRecordProcessor(SimpleLogRecordProcessor(out), made)
+        )
+        logger = provider.get_logger("shop")
+        for n in range(40):
+            with lipservice.request(trace_id=f"{random.Random(n).getrandbits(128):032x}"):
+                logger.emit(body="step")
+        provider.shutdown()
+        made.shutdown()
+
+        told = [data.log_record.attributes for data in out.get_finished_logs()]
+        assert {a["sampling.threshold"] for a in told} == {"8"}
+        assert all(int(a["sampling.randomness"], 16) >= 8 << 52 for a in told)
+
     def test_errors_are_kept(self, logger, out):
         for n in range(100):
             logger.error("broken %d", n)
@@ -334,6 +374,29 @@ class TestOpenTelemetry:
 
         assert got["trace_id"] == f"{context.trace_id:032x}"
         assert got["span_id"] == f"{context.span_id:016x}"
+
+
+def test_what_a_request_of_structlog_s_holds_is_exported_only_if_it_fails(bench):
+    made = AdaptiveSampler(policy=SamplingPolicy(sampling_rate=0.0, keep_first=0))
+    printed = []
+    logger = structlog.wrap_logger(
+        structlog.PrintLogger(),
+        processors=[
+            PostHogProcessor(exporter=bench.exporter),
+            lambda _logger, _name, event: printed.append(event["event"]) or str(event["event"]),
+        ],
+        wrapper_class=lipservice.sampling_bound_logger(sampler=made),
+    )
+    with lipservice.request():
+        logger.info("good")
+    with lipservice.request():
+        logger.info("step")
+        logger.error("failed")
+    made.shutdown()
+
+    # Not in order: the exporter sends the most severe first, each with the time of its call.
+    assert sorted(record["body"] for record in sent(bench)) == ["failed", "step"]
+    assert printed == ["good", "step", "failed"]
 
 
 def test_a_context_reaches_all_of_them(bench):

@@ -508,7 +508,7 @@ class TestFork:
             exporter = PostHogOTLPExporter(PostHogConfig(api_key="phc_x", endpoint=sys.argv[1], flush_interval=0.05))
             exporter.export_log("parent")
             exporter.flush(10)
-            locks = [exporter._settling, exporter._worker._starting, exporter._lanes.overflowed._lock, exporter._late._lock]
+            locks = [exporter._settling, exporter._worker._starting, exporter._lanes.overflowed._lock, exporter._losses.late._lock]
             import threading
             for lock in locks:
                 ready, release = threading.Event(), threading.Event()

@@ -17,6 +17,7 @@ LAYERS = [
     {"sampler"},
     {"_settings"},
     {"integrations", "performance", "export", "middleware"},
+    {"metrics"},
     {"configure"},
     {"simulation", "cli"},
 ]
@@ -24,7 +25,11 @@ LAYERS = [
 HOMES = {
     "structlog": {"integrations/structlog.py", "configure.py", "export/structlog.py"},
     "loguru": {"integrations/loguru.py", "export/loguru.py"},
-    "opentelemetry": {"export/opentelemetry.py", "export/otlp.py", "export/capture.py"},
+    "opentelemetry": {
+        *("export/opentelemetry.py", "export/otlp.py", "export/capture.py"),
+        "metrics/opentelemetry.py",
+    },
+    "prometheus_client": {"metrics/prometheus.py"},
     "requests": {"_transport.py", "export/http.py", "cli/check_posthog.py"},
     "xxhash": {"signature.py"},
     "flask": set(),

@@ -419,3 +419,15 @@ def in_a_child(world):
         told = pipe.read()
     os.waitpid(pid, 0)
     return json.loads(told)
+
+
+def test_the_process_s_explanation_and_ledger_are_those_of_its_samplers(make):
+    first = make(SamplingPolicy(sampling_rate=0.0, keep_first=0, version=901))
+    second = make(SamplingPolicy(sampling_rate=0.0, keep_first=0, version=902))
+    log(first, 3, "of two samplers")
+    log(second, 5, "of two samplers")
+
+    explanation = lipservice.explain("of two samplers")
+    assert (explanation.policy, explanation.seen) == ("902", 5)
+    mine = [e for e in lipservice.ledger(patterns=False) if e.policy in {"901", "902"}]
+    assert sorted(entry.seen for entry in mine) == [3, 5]

@@ -31,6 +31,9 @@ def run_without(names, code):
     [
         ("structlog", "structlog", "import lipservice; lipservice.SamplingProcessor"),
         ("loguru", "loguru", "import lipservice; lipservice.SamplingSink"),
+        ("opentelemetry", "opentelemetry", "from lipservice.metrics import instrument"),
+        ("prometheus_client", "prometheus", "import lipservice.metrics as m; m.prometheus_text()"),
+        ("prometheus_client", "prometheus", "from lipservice.metrics import PrometheusCollector"),
     ],
 )
 def test_an_integration_without_its_framework_names_the_extra(package, extra, code):

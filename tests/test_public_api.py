@@ -11,8 +11,8 @@ import lipservice
 from lipservice import performance
 
 NAMES = {
-    "AdaptiveSampler", "ConfigurationError", "Decision", "LedgerEntry", "LipServiceClient",
-    "LipServiceError", "boost",
+    "AdaptiveSampler", "ConfigurationError", "Decision", "Explanation", "LedgerEntry", "LipServiceClient",
+    "LipServiceError", "boost", "explain", "ledger",
     "LogContext", "LoguruFilter", "MissingExtraError", "PatternStats", "PolicyError",
     "PostHogConfig", "PostHogHandler", "PostHogOTLPExporter", "PostHogProcessor", "PostHogSink",
     "RecorderLimits", "SamplingFilter", "SamplingHandler", "SamplingLogger",

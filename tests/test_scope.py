@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import threading
+import time
 
 import pytest
 import structlog
@@ -523,14 +524,64 @@ class TestStructlog:
             return f"{event.pop('event')} {event['lipservice_rule']}"
 
         class Under(logging.Logger):
-            def _log(self, level, msg, *args, **kwargs):
-                lines.append(f"{logging.getLevelName(level)} {msg}")
+            def handle(self, record):
+                lines.append(f"{record.levelname} {record.msg}")
 
         return structlog.wrap_logger(
             Under("shop.cart"),
             processors=[render],
             wrapper_class=lipservice.sampling_bound_logger(base, sampler),
         )
+
+    def test_a_record_of_logging_s_underneath_is_that_of_the_call(self):
+        """Time, place and thread; not those of the release."""
+        logger, _ = attach("none", make_sampler(0.0))
+        seen = []
+        logger.handlers[0].emit = seen.append
+        sampler = make_sampler(0.0)
+        bound = structlog.wrap_logger(
+            logger,
+            processors=[structlog.stdlib.render_to_log_kwargs],
+            wrapper_class=lipservice.sampling_bound_logger(structlog.stdlib.BoundLogger, sampler),
+        )
+
+        def work():
+            bound.info("step", item="tea", stack_info=True)
+
+        with lipservice.request():
+            thread = threading.Thread(
+                target=contextvars.copy_context().run, args=(work,), name="helper"
+            )
+            thread.start()
+            thread.join()
+            before = time.time()
+            lipservice.keep_request()
+
+        (record,) = seen
+        assert record.created <= before
+        assert (record.funcName, record.threadName) == ("work", "helper")
+        assert record.lineno == work.__code__.co_firstlineno + 1
+        assert (record.getMessage(), record.item) == ("step", "tea")
+        assert (record.lipservice_weight, record.lipservice_rule) == (0.0, "released")
+        assert record.stack_info.splitlines()[-1].strip().startswith("bound.info(")
+
+    def test_the_one_line_for_structlog_holds_and_releases(self):
+        stream = io.StringIO()
+        lipservice.configure_adaptive_logging(
+            "shop", downstream_handler=logging.StreamHandler(stream), max_logs_per_minute=0,
+            keep_first=0, notices=False,
+        )  # fmt: skip
+        try:
+            logger = lipservice.get_logger("shop.cart")
+            with lipservice.request():
+                logger.info("good", item="tea")
+            with lipservice.request():
+                logger.info("step", item="tea")
+                logger.error("failed")
+        finally:
+            lipservice.shutdown()
+
+        assert stream.getvalue().splitlines() == ["step", "failed"]
 
     @pytest.mark.parametrize(
         "base", [structlog.make_filtering_bound_logger(0), structlog.stdlib.BoundLogger]
@@ -606,3 +657,61 @@ def test_at_the_limit_threshold_and_weight_agree_and_stay_unbiased():
     deviation = (sum((e - mean) ** 2 for e in estimates) ** 0.5) / len(estimates)
 
     assert abs(mean - 450) < 4 * deviation
+
+
+class TestSeveralHandlers:
+    """All that the one decision kept a record out of get it when it is released."""
+
+    def test_each_sampling_handler_of_a_logger_gets_it_once(self):
+        sampler = make_sampler(0.0)
+        logger = logging.getLogger("scope.several")
+        logger.propagate = False
+        logger.setLevel(logging.DEBUG)
+        streams = [io.StringIO(), io.StringIO(), io.StringIO(), io.StringIO()]
+        wrapped, other, filtered, deaf = map(logging.StreamHandler, streams)
+        filtered.addFilter(SamplingFilter(sampler=sampler))
+        deaf.setLevel(logging.WARNING)
+        logger.handlers = [
+            SamplingHandler(wrapped, sampler=sampler),
+            SamplingHandler(other, sampler=sampler),
+            filtered,
+            SamplingHandler(deaf, sampler=sampler),
+        ]
+        with lipservice.request():
+            logger.info("step")
+            logger.error("failed")
+        logger.handlers = []
+
+        assert [s.getvalue() for s in streams] == ["step\nfailed\n"] * 3 + ["failed\n"]
+
+    def test_each_sampling_sink_of_loguru_gets_it_once(self):
+        sampler = make_sampler(0.0)
+        streams = [io.StringIO(), io.StringIO()]
+        loguru_logger.remove()
+        for number, stream in enumerate(streams):
+            loguru_logger.add(
+                lipservice.SamplingSink(stream, sampler), format=f"{number} {{message}}"
+            )
+        with lipservice.request():
+            loguru_logger.info("step")
+            loguru_logger.error("failed")
+        loguru_logger.remove()
+
+        assert [s.getvalue() for s in streams] == ["0 step\n0 failed\n", "1 step\n1 failed\n"]
+
+    def test_a_sink_of_loguru_s_that_pickles_records_gets_them_all_the_same(self, capsys):
+        sampler = make_sampler(0.0)
+        sampled, whole = io.StringIO(), []
+        loguru_logger.remove()
+        loguru_logger.add(lipservice.SamplingSink(sampled, sampler), format="{message}")
+        loguru_logger.add(
+            lambda message: whole.append(str(message)), format="{message}", enqueue=True
+        )
+        with lipservice.request():
+            loguru_logger.info("step")
+            loguru_logger.error("failed")
+        loguru_logger.remove()
+
+        assert whole == ["step\n", "failed\n"]
+        assert sampled.getvalue() == "step\nfailed\n"
+        assert capsys.readouterr().err == ""

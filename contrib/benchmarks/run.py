@@ -21,7 +21,10 @@ from typing import Any
 
 #: What runs without a name. `server_load` (minutes), `reliability` and `call_sites` (which fetches
 #: applications from PyPI) are asked for by name.
-USUAL = ("decisions", "signature", "frameworks", "grouping", "quality", "optimizer", "export")
+USUAL = (
+    *("decisions", "signature", "frameworks", "scopes", "grouping", "quality", "optimizer"),
+    *("export", "ledger"),
+)
 ASKED_FOR = ("reliability", "server_load", "call_sites")
 
 

@@ -8,6 +8,7 @@ Export of kept log records to PostHog Logs, or to any other receiver of OTLP ove
     redaction.py  pure: what must not leave the process
     http.py       one POST with a deadline, and what its answer means
     spool.py      what could not be sent, on disk
+    losses.py     whose records were lost, and why
     exporter.py   PostHogOTLPExporter: batches, retries, accounts
     handler.py, structlog.py, loguru.py, opentelemetry.py   adapters: translate and delegate
 

@@ -27,7 +27,7 @@ import weakref
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 
@@ -37,11 +37,12 @@ from lipservice._fork import on_fork
 from lipservice._version import __version__
 from lipservice._worker import Task, Worker, is_own_thread
 from lipservice.exceptions import ConfigurationError
-from lipservice.export import capture
+from lipservice.export import capture, losses
 from lipservice.export.capture import Entry
 from lipservice.export.config import CURRENT_CONTEXT, LogContext, PostHogConfig
 from lipservice.export.http import Action, Connection, Verdict, judge
-from lipservice.export.lanes import Lanes, Tally
+from lipservice.export.lanes import Lanes
+from lipservice.export.losses import Loss, Losses
 from lipservice.export.otlp import (
     Item,
     RecordEncoder,
@@ -110,10 +111,6 @@ class _Counts:
     retries: int = 0
     bytes_uncompressed: int = 0
     bytes_on_the_wire: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-
-    def drop(self, reason: str, records: int) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + records
 
 
 class PostHogOTLPExporter:
@@ -155,17 +152,18 @@ class PostHogOTLPExporter:
             Redactor(config.redact_keys, config.redact_patterns) if config.redact else Nothing()
         )
         self._closed = False
+        self._losses = Losses()
         self._spool: Spool | None = spool_of(config, now)
         self._reset_after_fork()
         self._worker = self._new_worker()
         on_fork(self)
         _exporters[id(self)] = weakref.ref(self, _forgotten(id(self)))
+        losses.register(id(self), self._losses)
 
     def _reset_after_fork(self) -> None:
         """The child sends what it logs itself; what it inherited is the parent's to send."""
-        self._lanes = Lanes(self._config.max_queue_size)
-        self._late = Tally()  # entries after stop()
-        self._missed = Tally()  # records that an adapter could not read
+        self._losses.reset()
+        self._lanes = Lanes(self._config.max_queue_size, self._losses.overflowed)
         self._wake_at = self._config.batch_size - 1
         self._awake = False
         self._counts = _Counts()
@@ -263,7 +261,7 @@ class PostHogOTLPExporter:
             places: How many places of the queue it takes.
         """
         if self._closed:
-            self._late.add()
+            self._losses.late.add[entry[1]]()
             return
         self._worker.ensure_started()
         if self._lanes.put(entry, places) >= self._wake_at and not self._awake:
@@ -272,7 +270,7 @@ class PostHogOTLPExporter:
 
     def miss(self) -> None:
         """Count a record that an adapter could not read."""
-        self._missed.add()
+        self._losses.missed.add[0]()  # not even its severity is known
 
     def start(self) -> Done:
         """Start the background thread now, also again after `stop`; not needed otherwise."""
@@ -336,15 +334,8 @@ class PostHogOTLPExporter:
         queued + spooled`.
         """
         counts = self._counts
-        dropped = dict(counts.dropped)
-        never_taken = {
-            "overflow": self._lanes.overflowed.value(),
-            "stopped": self._late.value(),
-            "internal": self._missed.value(),
-        }
-        for reason, records in never_taken.items():
-            if records:
-                dropped[reason] = dropped.get(reason, 0) + records
+        never_taken = self._losses.never_taken()
+        dropped = losses.by_reason(self._losses.counts(never_taken))
         return {
             "emitted": counts.taken + len(self._lanes) + sum(never_taken.values()),
             "delivered": counts.delivered,
@@ -361,6 +352,16 @@ class PostHogOTLPExporter:
             "refused": self._refused,
             "worker": self._worker.health(),
         }
+
+    def losses(self) -> dict[Loss, int]:
+        """
+        Whose records were dropped, and why: exact counts, whose sums are `health()["dropped"]`.
+
+        Of what a full queue drops, and of what comes after `stop`, only the severity is known: it
+        is counted in the application's calls, which look at nothing else. About 2,000 losses are
+        told apart, the rest is counted under the signature "other". Thread-safe.
+        """
+        return self._losses.counts()
 
     def _is_busy(self) -> bool:
         """Whether records wait in memory; as `_in_hand`, but at no cost."""
@@ -461,7 +462,7 @@ class PostHogOTLPExporter:
             if not self._refused:
                 self._pending.extend(self._encoded(entries))
                 break
-            self._lose("unauthorized", len(entries))
+            self._lose(losses.of_entries("unauthorized", entries))
         self._encoding = 0
 
     def _encoded(self, entries: list[Entry]) -> Iterable[_Batch]:
@@ -495,7 +496,7 @@ class PostHogOTLPExporter:
             try:
                 items += self._encoder.encode_slice([entry])
             except Exception:  # noqa: PERF203 - it happens to one record in a program's life
-                self._lose("internal", 1)
+                self._lose(losses.of_entries("internal", [entry]))
         return items
 
     def _deliver(self, batch: _Batch, seconds: float) -> None:
@@ -561,7 +562,7 @@ class PostHogOTLPExporter:
         rejected = min(rejected, len(batch.items))
         if rejected:
             self._complaints.warn("partial", f"export: {rejected} record(s) rejected: {reason}")
-            self._lose("rejected", rejected)
+            self._lose(_rejected(batch.items, rejected))
         self._counts.batches += 1
         self._counts.delivered += len(batch.items) - rejected
         self._counts.bytes_uncompressed += size
@@ -617,11 +618,11 @@ class PostHogOTLPExporter:
         self._not_before = 0.0
 
     def _drop(self, batch: _Batch, reason: str) -> None:
-        self._lose(reason, len(batch.items))
+        self._lose(losses.of_items(reason, batch.items))
         self._remove_spooled(batch)
 
-    def _lose(self, reason: str, records: int) -> None:
-        self._counts.drop(reason, records)
+    def _lose(self, lost: Mapping[Loss, int]) -> None:
+        self._losses.add(lost)
         self._encoder.forget_facts()
 
     # ------------------------------------------------------------------ the spool
@@ -673,9 +674,9 @@ class PostHogOTLPExporter:
         spool = cast("Spool", self._spool)
         self._counts.recovered += spool.recovered
         spool.recovered = 0
-        for reason, records in spool.losses.by_reason.items():
-            self._lose(reason, records)
-        spool.losses.by_reason.clear()
+        if spool.losses:
+            self._lose(spool.losses)
+            spool.losses.clear()
 
     def _remove_spooled(self, batch: _Batch) -> None:
         if batch.path is not None and self._spool is not None:
@@ -707,7 +708,7 @@ class PostHogOTLPExporter:
         left = self._lanes.take(self._config.max_queue_size)
         if left:
             self._counts.taken += len(left)
-            self._lose("shutdown", len(left))
+            self._lose(losses.of_entries("shutdown", left))
 
     def _linger(self, seconds: float) -> None:
         """
@@ -740,6 +741,13 @@ def _complete(context: LogContext | None) -> LogContext | None:
     if context is None:
         return capture.frozen_context(capture.current_context())
     return capture.frozen_context(capture.merged(context, CURRENT_CONTEXT.get()))
+
+
+def _rejected(items: list[Item], rejected: int) -> Mapping[Loss, int]:
+    """The receiver does not say which ones it rejected, unless it was all of them."""
+    if rejected == len(items):
+        return losses.of_items("rejected", items)
+    return losses.unknown("rejected", rejected)
 
 
 def _seconds(timestamp: object, now: Callable[[], float]) -> float:
@@ -801,8 +809,14 @@ _exporters: Final[dict[int, weakref.ref[PostHogOTLPExporter]]] = {}
 def _forgotten(key: int) -> Callable[[object], None]:
     def forget(_dead: object) -> None:
         _exporters.pop(key, None)
+        losses.forget(key)
 
     return forget
+
+
+def exporters() -> list[PostHogOTLPExporter]:
+    """All exporters of this process that somebody holds."""
+    return [exporter for ref in list(_exporters.values()) if (exporter := ref()) is not None]
 
 
 def _at_exit() -> None:
@@ -812,9 +826,8 @@ def _at_exit() -> None:
     Registered when this module is imported, hence called after the workers' own exit, which is
     registered when they start and gives them two seconds together.
     """
-    for ref in list(_exporters.values()):
-        exporter = ref()
-        if exporter is not None and exporter._is_busy():  # noqa: SLF001 - same module
+    for exporter in exporters():
+        if exporter._is_busy():  # noqa: SLF001 - same module
             exporter._rescue()  # noqa: SLF001
 
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from lipservice.export.capture import Entry
+from lipservice.severity import SEVERITIES
 
 _LOW, _MIDDLE, _HIGH = range(3)
 _WARNING: Final = 13
@@ -42,6 +44,50 @@ class Tally:
             return next(self._count) - self._reads + 1
 
 
+#: The severity of what is not known to have one.
+UNKNOWN_SEVERITY: Final = "UNKNOWN"
+
+
+def severity_of_number(number: int) -> str:
+    """Canonical name for OpenTelemetry's SeverityNumber; "UNKNOWN" outside of 1 to 24."""
+    return SEVERITIES[(number - 1) // 4] if 1 <= number <= 24 else UNKNOWN_SEVERITY
+
+
+class _Adders(dict[Any, Callable[[], object]]):
+    """What counts one, by SeverityNumber."""
+
+    __slots__ = ("unknown",)
+
+    unknown: Callable[[], object]
+
+    def __missing__(self, _number: object) -> Callable[[], object]:
+        return self.unknown
+
+
+class Tallies:
+    """A `Tally` for each severity: `add[severity_number]()` counts one, in one C call."""
+
+    __slots__ = ("_lock", "_tallies", "add")
+
+    def __init__(self) -> None:
+        self._tallies = {name: Tally() for name in (*SEVERITIES, UNKNOWN_SEVERITY)}
+        self._lock = threading.Lock()
+        #: What counts one, by OpenTelemetry's SeverityNumber, whatever that is.
+        self.add = _Adders(
+            {number: self._tallies[severity_of_number(number)].add for number in range(1, 25)}
+        )
+        self.add.unknown = self._tallies[UNKNOWN_SEVERITY].add
+
+    def by_severity(self) -> dict[str, int]:
+        """How often each was called. Not for a logging call: it takes locks."""
+        with self._lock:
+            return {name: tally.value() for name, tally in self._tallies.items()}
+
+    def value(self) -> int:
+        """The sum of all severities."""
+        return sum(self.by_severity().values())
+
+
 class Lanes:
     """
     Entries by severity: below WARNING, WARNING, and ERROR or above.
@@ -50,13 +96,14 @@ class Lanes:
 
     Args:
         places: Bound on all entries, each counted once for every `SLOT_CHARS` characters.
+        overflowed: Where to count what a full queue drops; default: a new one.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, overflowed: Tallies | None = None) -> None:
         self._places = places
         self._lanes: tuple[deque[Entry | None], ...] = (deque(), deque(), deque())
         #: Entries that a full queue dropped.
-        self.overflowed = Tally()
+        self.overflowed = Tallies() if overflowed is None else overflowed
 
     def put(self, entry: Entry, places: int = 1) -> int:
         """Take *entry*; what it pushes out is counted. Returns the places in use before it."""
@@ -67,7 +114,7 @@ class Lanes:
         if places > 1:
             return self._put_large(entry, places, lane)
         if used >= self._places and not self._make_room(lane, used + 1 - self._places):
-            self.overflowed.add()
+            self.overflowed.add[severity]()
             return used
         lane.append(entry)
         return used
@@ -77,7 +124,7 @@ class Lanes:
         used = self.places_used()
         excess = used + places - self._places
         if excess > 0 and not self._make_room(lane, excess):
-            self.overflowed.add()
+            self.overflowed.add[entry[1]]()
             return used
         lane.extend((entry, *[None] * (places - 1)))  # one C call: stays together
         return used
@@ -92,7 +139,7 @@ class Lanes:
                     break
                 places -= 1
                 if oldest is not None:
-                    self.overflowed.add()
+                    self.overflowed.add[oldest[1]]()
             if places <= 0:
                 return True
             if candidate is lane:

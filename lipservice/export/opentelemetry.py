@@ -6,15 +6,20 @@ Works with the SDK from 1.27 on; what was `emit` there is called `on_emit` since
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice._worker import is_own_thread
+from lipservice.call_sites import CallSite, site_at
+from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import MissingExtraError
 from lipservice.export.capture import text_of
 from lipservice.export.handler import is_own_logger
-from lipservice.export.otlp import RATE, SIGNATURE, WEIGHT
+from lipservice.export.otlp import POLICY, RATE, RULE, SIGNATURE, WEIGHT
+from lipservice.integrations._deciding import decide_watched, is_boosted, stamps_of
 from lipservice.sampler import AdaptiveSampler
+from lipservice.scope import WATCHED, current_scope
 
 try:
     from opentelemetry.sdk._logs import LogRecordProcessor
@@ -30,8 +35,9 @@ class SamplingLogRecordProcessor(LogRecordProcessor):
 
     `provider.add_log_record_processor(SamplingLogRecordProcessor(BatchLogRecordProcessor(...)))`.
     It wraps the next processor because the SDK gives each record to every processor that is
-    registered with it. Kept records get the attributes `lip_sig`, `lip_rate` and `lip_weight`.
-    Thread-safe; never raises; in doubt it keeps.
+    registered with it. Kept records get the attributes `lip_sig`, `lip_rate`, `lip_weight`,
+    `lip_rule` and `lip_policy`. Within a request (`lipservice.request`) records share its fate, and
+    are held and released. Thread-safe; never raises; in doubt it keeps.
 
     Args:
         next_processor: What gets the kept records.
@@ -61,14 +67,34 @@ class SamplingLogRecordProcessor(LogRecordProcessor):
         name = getattr(scope, "name", None) or ""
         if is_own_thread() or is_own_logger(name):
             return  # the export of logs must not make logs
-        body = record.body
-        decision = self.sampler.decide_message(
-            body if type(body) is str else text_of(body), _severity(record.severity_number)
-        )
-        if decision is None:
-            return
-        _stamp(record, decision.signature, decision.rate, decision.weight)
+        body = record.body if type(record.body) is str else text_of(record.body)
+        severity, sampler = _severity(record.severity_number), self.sampler
+        request = current_scope() if WATCHED else None
+        outcome: Decision | Dropped | None
+        if request is not None or is_boosted(sampler, name):
+            outcome = decide_watched(
+                sampler, name, request, body, severity, _site_of, record, is_format=False
+            )
+            if type(outcome) is Dropped and not outcome.scope.failed:
+                self._hold(log_record, outcome, len(body))
+                return
+        else:
+            outcome = sampler.decide_at(body, severity, _site_of, record)
+            if outcome is None:
+                return
+        _stamp(record, stamps_of(outcome, request))
+        if type(outcome) is Dropped:
+            outcome.scope.pass_on(outcome.row)
+        elif request is not None and outcome.rule == "error":
+            request.keep()  # what led to the error goes before it
         self._pass_on(log_record)
+
+    def _hold(self, log_record: Any, dropped: Dropped, length: int) -> None:
+        def write() -> None:
+            _stamp(log_record.log_record, stamps_of(dropped))
+            self._pass_on(log_record)
+
+        dropped.scope.hold(write, _HELD_BYTES + length, dropped.row)
 
     def emit(self, log_data: Any) -> None:
         """`on_emit` as the SDK called it before 1.35."""
@@ -88,12 +114,31 @@ def _severity(number: Any) -> str:
     return next((name for least, name in _BANDS if value >= least), "TRACE")
 
 
-def _stamp(record: Any, signature: str, rate: float, weight: float) -> None:
-    stamps: dict[str, Any] = {SIGNATURE: signature}
-    if weight != 1.0:
-        stamps.update({RATE: rate, WEIGHT: weight})
+def _site_of(record: Any) -> CallSite | None:
+    """Where the record was logged, if its attributes say so (OpenTelemetry's code attributes)."""
+    attributes = record.attributes or {}
+    path = attributes.get("code.file.path") or attributes.get("code.filepath")
+    line = attributes.get("code.line.number") or attributes.get("code.lineno")
+    return site_at(path, line) if type(path) is str and type(line) is int else None
+
+
+def _stamp(record: Any, stamps: Mapping[str, Any]) -> None:
+    named = {_NAMES.get(key, key): value for key, value in stamps.items() if value is not None}
+    if named.get(WEIGHT) == 1.0:
+        del named[WEIGHT], named[RATE]  # as it would be without us
     try:
-        for key, value in stamps.items():
+        for key, value in named.items():
             record.attributes[key] = value
     except TypeError:  # none yet, or immutable in older SDKs
-        record.attributes = {**(record.attributes or {}), **stamps}
+        record.attributes = {**(record.attributes or {}), **named}
+
+
+_NAMES: Final = {
+    "lipservice_signature": SIGNATURE,
+    "lipservice_rate": RATE,
+    "lipservice_weight": WEIGHT,
+    "lipservice_rule": RULE,
+    "lipservice_policy": POLICY,
+}
+# What a held record takes beside its body, about.
+_HELD_BYTES: Final = 1000

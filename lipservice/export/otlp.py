@@ -616,6 +616,36 @@ def time_of(item: bytes) -> float:
     return (nanoseconds // 1000) / 1e6
 
 
+def whose(item: bytes) -> tuple[int, str, str | None, str]:
+    """
+    (SeverityNumber, signature, policy, rule) of a framed record.
+
+    (0, "", None, "") where it cannot be read; "" or None for an attribute that was not sent.
+    """
+    number, found = 0, dict.fromkeys((SIGNATURE, POLICY, RULE), "")
+    try:
+        for field, content in _walk(_unframed(item)):
+            if field == 2 and isinstance(content, int):
+                number = content
+            elif field == 6 and isinstance(content, bytes) and content[2:6] == b"lip_":
+                name, text = _text_attribute(content)
+                if name in found:
+                    found[name] = text
+    except (IndexError, ValueError):
+        return 0, "", None, ""
+    return number, found[SIGNATURE], found[POLICY] or None, found[RULE]
+
+
+def _text_attribute(content: bytes) -> tuple[str, str]:
+    """Name and text of a KeyValue; the text is "" where its value is none."""
+    fields = dict(_walk(content))
+    name, value = fields.get(1, b""), fields.get(2, b"")
+    text = dict(_walk(value)).get(1, b"") if isinstance(value, bytes) else b""
+    return tuple(  # type: ignore[return-value]
+        part.decode("utf-8", "replace") if isinstance(part, bytes) else "" for part in (name, text)
+    )
+
+
 def _unframed(item: bytes) -> bytes:
     index = 1
     while item[index] & 128:

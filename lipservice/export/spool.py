@@ -18,12 +18,14 @@ import os
 import secrets
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lipservice.export.config import PostHogConfig
+from lipservice.export.losses import Loss, of_items, unknown
 from lipservice.export.otlp import Item
 
 try:
@@ -44,18 +46,6 @@ class Spooled:
     path: Path
     resource: bytes
     items: list[Item]
-
-
-@dataclass(slots=True)
-class Losses:
-    """Records that the spool gave up, by reason; the exporter takes and clears them."""
-
-    by_reason: dict[str, int] = field(default_factory=dict)
-
-    def add(self, reason: str, records: int) -> None:
-        """Count *records*."""
-        if records:
-            self.by_reason[reason] = self.by_reason.get(reason, 0) + records
 
 
 class Spool:
@@ -86,8 +76,8 @@ class Spool:
         self._number = 0
         self._folder: Path | None = None
         self._lock: int | None = None
-        #: Records given up since the exporter looked.
-        self.losses = Losses()
+        #: Records given up; the exporter takes and clears them.
+        self.losses: Counter[Loss] = Counter()
         #: Records found of processes that are gone, since the exporter looked.
         self.recovered = 0
         # Records in folders that were let go, by the folders' names: ours until someone takes them.
@@ -156,7 +146,7 @@ class Spool:
     def forget(self) -> None:
         """In a forked child: the folder and its files are the parent's."""
         lock, self._folder, self._lock = self._lock, None, None
-        self.losses = Losses()
+        self.losses = Counter()
         self.recovered = 0
         self._left = {}
         if lock is not None:
@@ -223,7 +213,7 @@ class Spool:
                     yield from (path for path in folder.iterdir() if path.suffix == _SUFFIX)
 
     def _give_up(self, path: Path, reason: str) -> None:
-        self.losses.add(reason, _records_of(path))
+        self.losses.update(_lost_with(path, reason))
         try:
             path.unlink()
         except OSError:  # a folder of that name, or no permission: out of the way at least
@@ -297,6 +287,16 @@ def _write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _lost_with(path: Path, reason: str) -> Counter[Loss]:
+    """Whose records a file holds; its name says how many they are."""
+    records = _records_of(path)
+    try:
+        _, items = _unpack(_read(path))
+    except (OSError, ValueError, struct.error):
+        return unknown(reason, records)
+    return of_items(reason, items) if len(items) == records else unknown(reason, records)
 
 
 def _time_of(path: Path) -> float:

@@ -15,6 +15,7 @@ from lipservice.export.capture import Entry
 from lipservice.export.config import PostHogConfig
 from lipservice.export.exporter import PostHogOTLPExporter
 from lipservice.export.handler import config_of, is_own_logger
+from lipservice.scope import defer
 from lipservice.severity import OTEL_NUMBERS, severity_name
 
 try:
@@ -68,7 +69,9 @@ class PostHogProcessor:
             return event_dict
         try:
             entry, places = _entry(logger, method_name, event_dict)
-            if not is_own_logger(entry[3]):
+            if not is_own_logger(entry[3]) and not defer(
+                lambda: self.exporter.submit(entry, places)
+            ):
                 self.exporter.submit(entry, places)
         except Exception:
             self.exporter.miss()

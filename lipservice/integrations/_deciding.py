@@ -44,10 +44,10 @@ def decide_watched(
     scope: RequestScope | None,
     text: str,
     severity: str | int,
-    *,
-    is_format: bool,
     find_site: Callable[[_Where], CallSite | None],
     where: _Where,
+    *,
+    is_format: bool,
 ) -> Decision | Dropped:
     """
     The decision about a record of a request, or of a logger that is boosted.
@@ -58,9 +58,9 @@ def decide_watched(
         scope: The request that the record belongs to, if any.
         text: The finished message, or the format string of a call with arguments.
         severity: A level name or number.
-        is_format: Whether *text* is a format string.
-        find_site: Finds the call site of a message; called two frames below this one.
+        find_site: Finds the call site of a message; called three frames below this one.
         where: What *find_site* needs.
+        is_format: Whether *text* is a format string.
 
     Returns:
         `Dropped` only in a request, which may hold the record.

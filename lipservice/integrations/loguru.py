@@ -8,6 +8,7 @@ loguru formats a record before it calls a sink, but asks the filter before: `fil
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import os
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 def decide(
     sampler: AdaptiveSampler,
     record: Record,
-    hold: Callable[[Dropped], None] | None = None,
+    write: Callable[[], Any] | None = None,
 ) -> bool:
     """
     Whether to keep *record*; stamps `extra` with `lipservice_*`, or the record with the weight 0
@@ -45,13 +46,16 @@ def decide(
     Args:
         sampler: What decides.
         record: The record.
-        hold: Hands the record to a request, should it be dropped within one.
+        write: Writes the record to this sink, should its request fail; None: that cannot be done.
     """
     stamps = record["extra"]
     if "lipservice_weight" in stamps:
         return True
     whole: dict[str, Any] = record  # type: ignore[assignment]  # a plain dict at run time
     if "lipservice_weight" in whole:
+        held = whole.get(_HELD)
+        if write is not None and held is not None:
+            held.add(write)  # for this sink, too
         return False
     if record["name"] in OWN_LOGGERS:
         return True
@@ -60,7 +64,7 @@ def decide(
     if WATCHED:
         scope = current_scope()
         if scope is not None or is_boosted(sampler, record["name"]):
-            return _decide_watched(sampler, record, scope, hold)
+            return _decide_watched(sampler, record, scope, write)
     decision = sampler.decide_at(record["message"], record["level"].no, _site_of, record)
     if decision is None:
         whole["lipservice_weight"] = 0.0  # not in `extra`, where other sinks would print it
@@ -80,7 +84,7 @@ def _decide_watched(
     sampler: AdaptiveSampler,
     record: Record,
     scope: RequestScope | None,
-    hold: Callable[[Dropped], None] | None,
+    write: Callable[[], Any] | None,
 ) -> bool:
     message, level = record["message"], record["level"].no
     outcome = decide_watched(
@@ -98,9 +102,11 @@ def _decide_watched(
             record["extra"].update(stamps_of(outcome))
             outcome.scope.pass_on(outcome.row)
             return True
-        record["lipservice_weight"] = 0.0  # type: ignore[typeddict-unknown-key]
-        if hold is not None:
-            hold(outcome)
+        whole: dict[str, Any] = record  # type: ignore[assignment]  # a plain dict at run time
+        whole["lipservice_weight"] = 0.0
+        whole[_HELD] = held = _Held(outcome, 200 + len(message))
+        if write is not None:
+            held.add(write)
         return False
     record["extra"].update(stamps_of(outcome, scope))
     if outcome.unmeasured is not None:
@@ -108,6 +114,39 @@ def _decide_watched(
     if scope is not None and level >= logging.ERROR:
         scope.keep()
     return True
+
+
+#: Where a record that a request dropped has its `_Held`.
+_HELD: Final = "lipservice_held"
+
+
+class _Held:
+    """A record that its request holds for all the sinks that it was kept from: they share it."""
+
+    __slots__ = ("_dropped", "_size", "_writers")
+
+    def __init__(self, dropped: Dropped, size: int) -> None:
+        self._dropped = dropped
+        self._size = size
+        self._writers: list[Callable[[], Any]] = []
+
+    def add(self, write: Callable[[], Any]) -> None:
+        """Write it to one more sink, should the request fail."""
+        self._writers.append(write)
+        if len(self._writers) == 1:
+            self._dropped.scope.hold(self._write, self._size, self._dropped.row)
+
+    def _write(self) -> None:
+        for write in self._writers:
+            with contextlib.suppress(Exception):  # no reason to miss the next sink
+                write()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_nothing, ())  # a sink with `enqueue=True` pickles the record, and what is in it
+
+
+def _nothing() -> None:
+    return None
 
 
 def _site_of(record: Record) -> CallSite | None:
@@ -194,11 +233,10 @@ class SamplingSink(Deciding):
         return logger.add(self.target, filter=LoguruFilter(self.sampler, also=also), **options)
 
     def _keeps(self, message: Message) -> bool:
-        def hold(dropped: Dropped) -> None:
-            # Formatted already: what is held is what would have been written.
-            dropped.scope.hold(lambda: self._pass_on(message), 200 + len(message), dropped.row)
+        def write() -> None:
+            self._pass_on(message)  # formatted already: what would have been written
 
-        return decide(self._bound or default_sampler_quietly(), message.record, hold)
+        return decide(self._bound or default_sampler_quietly(), message.record, write)
 
     def _pass_on(self, message: Message) -> Any:
         raise NotImplementedError  # a path has no sink of its own: see `add`

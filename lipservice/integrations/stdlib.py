@@ -140,16 +140,15 @@ def _decide_watched(
         if "lipservice_weight" in message:
             return _believe(message, record)
         message, arguments = _event_of(message)
-    outcome = decide_watched(
-        sampler,
-        record.name,
-        scope,
-        message,
-        record.levelno,
-        is_format=bool(arguments),
-        find_site=_site_of,
-        where=record,
-    )
+    is_format, level = bool(arguments), record.levelno
+    if scope is None or sampler.boosted_loggers:
+        outcome = decide_watched(
+            sampler, record.name, scope, message, level, _site_of, record, is_format=is_format
+        )
+    else:
+        outcome = sampler.decide_scoped(
+            message, level, scope, _site_of, record, is_format=is_format
+        )
     if type(outcome) is Dropped:
         if not outcome.scope.failed:
             record.lipservice_weight = 0.0
@@ -186,32 +185,36 @@ def _hold(
     then, since most requests do not fail. What may change until then is copied or formatted now.
     """
     message, arguments = record.msg, record.args
-    changing: dict[str, Any] | None = None
-    if type(message) is not str or record.exc_info or not _all_scalars(arguments):
+    now: dict[str, Any] = _NOTHING_CHANGES
+    size = _HELD_BYTES
+    if type(message) is str and not record.exc_info and _all_scalars(arguments):
+        size += len(message)
+    else:
+        size += _HELD_BYTES
         try:
-            changing = _formatted(record)
+            now = _formatted(record)
         except Exception:  # arguments that do not fit: nobody could write it
             dropped.scope.refuse()
             return
-    usual = len(vars(record)) <= _USUAL_ATTRIBUTES
-    extras = {} if usual else _frozen_extras(record)
-    size = _HELD_BYTES + (len(message) if type(message) is str else _HELD_BYTES)
+    if len(vars(record)) > _USUAL_ATTRIBUTES:
+        now = {**_frozen_extras(record), **now}
 
     def write() -> None:
         held = _copy(record)
-        vars(held).update(
-            {"msg": message, "args": arguments, **extras, **(changing or {}), **stamps_of(dropped)}
-        )
+        vars(held).update({"msg": message, "args": arguments, **now, **stamps_of(dropped)})
         release(held)
 
     dropped.scope.hold(write, size, dropped.row)
 
 
+_NOTHING_CHANGES: Final[dict[str, Any]] = {}
+
+
 def _all_scalars(arguments: Any) -> bool:
     """Whether nothing can change what they say."""
-    if isinstance(arguments, Mapping):
-        arguments = arguments.values()
-    return all(type(argument) in _SCALARS for argument in arguments or ())
+    if type(arguments) is not tuple:
+        arguments = arguments.values() if isinstance(arguments, Mapping) else arguments or ()
+    return _SCALARS.issuperset(map(type, arguments))
 
 
 def _formatted(record: logging.LogRecord) -> dict[str, Any]:
@@ -259,6 +262,26 @@ def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRe
     sampler.measure(decision, size)
 
 
+def _writers(
+    logger: logging.Logger | None, level: int, sampler: AdaptiveSampler
+) -> dict[logging.Handler, Callable[[logging.LogRecord], Any]]:
+    """The handlers from which *sampler* has kept a record of *logger*, and how they write it."""
+    found: dict[logging.Handler, Callable[[logging.LogRecord], Any]] = {}
+    while logger is not None:
+        for handler in logger.handlers:
+            if level < handler.level:
+                continue
+            if isinstance(handler, SamplingHandler) and handler.sampler is sampler:
+                found[handler] = handler.emit
+            elif any(
+                isinstance(each, SamplingFilter) and each.sampler is sampler
+                for each in handler.filters
+            ):
+                found[handler] = handler.handle
+        logger = logger.parent if logger.propagate else None
+    return found
+
+
 class SamplingFilter(logging.Filter):
     """
     Drops what the sampler does not keep. For a handler or a logger (a logger's filter does not
@@ -290,22 +313,12 @@ class SamplingFilter(logging.Filter):
 
     def _release(self, record: logging.LogRecord) -> None:
         """Write a held record: through its logger if the filter is there, else through handlers."""
-        logger: logging.Logger | None = logging.getLogger(record.name)
-        if logger is not None and self in logger.filters:
+        logger = logging.getLogger(record.name)
+        if self in logger.filters:
             logger.callHandlers(record)
             return
-        while logger is not None:
-            for handler in logger.handlers:
-                if record.levelno >= handler.level and self._guards(handler):
-                    handler.handle(record)
-            logger = logger.parent if logger.propagate else None
-
-    def _guards(self, handler: logging.Handler) -> bool:
-        """Whether *handler* has this filter, or another one on the same sampler."""
-        return any(
-            each is self or (isinstance(each, SamplingFilter) and each.sampler is self.sampler)
-            for each in handler.filters
-        )
+        for write in _writers(logger, record.levelno, self.sampler).values():
+            write(record)
 
     @property
     def sampler(self) -> AdaptiveSampler:
@@ -366,10 +379,19 @@ class SamplingHandler(logging.Handler):
             return False
         if isinstance(passed, logging.LogRecord):
             record = passed  # from 3.12 on a filter may replace it
-        if decide(self._bound or default_sampler_quietly(), record, self.emit):
+        if decide(self._bound or default_sampler_quietly(), record, self._release):
             self.emit(record)
             return True
         return False
+
+    def _release(self, record: logging.LogRecord) -> None:
+        """Write a held record, here and wherever else the same decision has kept it out."""
+        writers = _writers(logging.getLogger(record.name), record.levelno, self.sampler)
+        if self in writers:
+            for write in writers.values():
+                write(record)
+        else:  # of a logger that is not logging's own, or behind another handler
+            self.emit(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Let the target write, whatever was decided."""
@@ -464,26 +486,49 @@ class SamplingLogger(logging.Logger):
         stacklevel: int,
     ) -> logging.LogRecord:
         # Not super()._log with the stamps in `extra`: that costs a fifth of the whole call.
-        path, line, function, stack = "(unknown file)", 0, "(unknown function)", None
+        place: Place = ("(unknown file)", 0, "(unknown function)", None)
         if logging._srcfile:  # noqa: SLF001 - documented: None, and nobody looks
             with contextlib.suppress(ValueError):
-                path, line, function, stack = self.findCaller(stack_info, stacklevel + _FRAMES)
-        if isinstance(exc_info, BaseException):
-            exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-        elif exc_info and not isinstance(exc_info, tuple):
-            exc_info = sys.exc_info()
-        return self.makeRecord(
-            self.name,
-            level,
-            path,
-            line,
-            msg,
-            args,
-            exc_info or None,  # type: ignore[arg-type]  # a tuple by now
-            function,
-            extra,
-            stack,
-        )
+                place = self.findCaller(stack_info, stacklevel + _FRAMES)
+        return make_record(self, level, msg, args, exc_info, extra, place)
+
+
+#: File, line, function and stack of a call, as `Logger.findCaller` returns them.
+Place: TypeAlias = "tuple[str, int, str, str | None]"
+
+
+def make_record(
+    logger: logging.Logger,
+    level: int,
+    msg: object,
+    args: Any,
+    exc_info: _ExcInfo,
+    extra: Mapping[str, object] | None,
+    place: Place,
+) -> logging.LogRecord:
+    """The record that `logger._log` would make for a call at *place*."""
+    path, line, function, stack = place
+    if isinstance(exc_info, BaseException):
+        exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
+    elif exc_info and not isinstance(exc_info, tuple):
+        exc_info = sys.exc_info()
+    return logger.makeRecord(
+        logger.name,
+        level,
+        path,
+        line,
+        msg,
+        args,
+        exc_info or None,  # type: ignore[arg-type]  # a tuple by now
+        function,
+        extra,
+        stack,
+    )
+
+
+def sampling_logger_class(sampler: AdaptiveSampler) -> type[SamplingLogger]:
+    """A `SamplingLogger` bound to *sampler*, for `logging.setLoggerClass`."""
+    return type("SamplingLogger", (SamplingLogger,), {"sampler": sampler})
 
 
 def _calling_site(stacklevel: int) -> CallSite | None:
@@ -498,8 +543,3 @@ def _calling_site(stacklevel: int) -> CallSite | None:
 #: Frames from `_calling_site` to what called `logger.info`.
 _DEPTH: Final = 5
 _LOGGING: Final = logging.addLevelName.__code__.co_filename
-
-
-def sampling_logger_class(sampler: AdaptiveSampler) -> type[SamplingLogger]:
-    """A `SamplingLogger` bound to *sampler*, for `logging.setLoggerClass`."""
-    return type("SamplingLogger", (SamplingLogger,), {"sampler": sampler})

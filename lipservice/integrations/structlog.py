@@ -10,6 +10,7 @@ import functools
 import inspect
 import logging
 import sys
+import traceback
 import types
 from collections.abc import Callable, Mapping, MutableMapping
 from threading import get_ident
@@ -22,9 +23,9 @@ from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
 from lipservice.integrations._deciding import Deciding, decide_watched, is_boosted, stamps_of
-from lipservice.integrations.stdlib import OWN_LOGGERS
+from lipservice.integrations.stdlib import OWN_LOGGERS, Place, make_record
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import WATCHED, RequestScope, current_scope
+from lipservice.scope import WATCHED, RequestScope, current_scope, deferring
 
 try:
     import structlog
@@ -329,12 +330,28 @@ def _hold_event(
         elif args:
             one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else None
             event = event % (one or args)
-        final, options = logger._process_event(name, event, kw)  # noqa: SLF001
+        with deferring() as effects:
+            final, options = logger._process_event(name, event, kw)  # noqa: SLF001
         size = 200 + sum(len(str(part)) for part in (*final, *options.values()))
     except Exception:  # DropEvent, or arguments that do not fit
         return
-    write = functools.partial(getattr(logger._logger, name), *final, **options)  # noqa: SLF001
-    dropped.scope.hold(write, size, dropped.row)
+    under = logger._logger  # noqa: SLF001 - documented
+    if isinstance(under, logging.Logger):
+        # Its record is made now: time, thread and place are those of the call.
+        record = make_record(
+            under,
+            _LEVELS[name],
+            final[0] if final else options.get("msg", ""),
+            final[1:],
+            options.get("exc_info"),
+            options.get("extra"),
+            _place_of(sys._getframe(_HELD_BELOW), stack=bool(options.get("stack_info"))),  # noqa: SLF001
+        )
+        vars(record).update(stamps_of(dropped))
+        effects.append(functools.partial(under.handle, record))
+    else:
+        effects.append(functools.partial(getattr(under, name), *final, **options))
+    dropped.scope.hold(lambda: [effect() for effect in effects], size, dropped.row)
 
 
 #: The method that writes an event of a level.
@@ -345,6 +362,17 @@ _METHODS: Final = {
     logging.ERROR: "error",
     logging.CRITICAL: "critical",
 }
+
+#: Frames from `_hold_event` to what called `logger.info`.
+_HELD_BELOW: Final = 3
+
+
+def _place_of(frame: FrameType, *, stack: bool) -> Place:
+    shown = None
+    if stack:
+        shown = "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip()
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, shown
+
 
 #: Frames from `_site_of_call` to what called `logger.info`, on the two ways there.
 _DIRECT: Final = 4
