@@ -89,6 +89,8 @@ _LEAST_RATE: Final = 1e-12
 #: Share of the pattern table at which idle patterns have to go, and the share they go down to.
 _CROWDED: Final = 0.9
 _RELIEVED: Final = 0.8
+#: Seconds without a record after which a pattern may have been replaced by another one.
+_IDLE: Final = 60.0
 #: Seconds that a boost may last.
 _LONGEST_BOOST: Final = 24 * 3600.0
 #: What else the frameworks call severities; other spellings are learnt from their first record.
@@ -475,7 +477,8 @@ class DecisionEngine:
             self._busy = True
             try:
                 cell = self._current(cell)
-                rule = "boosted" if cell.terms.rule == "rate" else cell.terms.rule
+                rule = self._rate_and_rule(cell)[1]  # first records come to an end here too
+                rule = "boosted" if rule == "rate" else rule
                 row = self._open_row(cell, rule)
                 cell.base += 1
                 cell.kept += 1
@@ -889,7 +892,7 @@ class DecisionEngine:
         """As `AdaptiveSampler.boost`; a later tick ends it."""
         _check_boost(pattern, severity, logger, minutes)
         boost = Boost(
-            signature=_signature_of(pattern),
+            signature=self._signature_named(pattern),
             severity=None if severity is None else severity_name(severity),
             logger=logger,
             until=self._now() + 60.0 * minutes,
@@ -898,6 +901,31 @@ class DecisionEngine:
             self._own_boosts = (*self._own_boosts, (boost, self._clock() + 60.0 * minutes))
         if self._follow_boosts():
             self._in_batches(self._rearm)
+
+    def _signature_named(self, pattern: str | None) -> str | None:
+        """A signature itself, or that of the pattern that `explain` would explain."""
+        signature = _signature_of(pattern)
+        if pattern is None or signature == pattern:
+            return signature
+        cell = self._cell_of(pattern, list(self._tables.values()))
+        return signature if cell is None else cell.signature
+
+    def _cell_of(self, message: str, tables: list[SeverityTable]) -> Cell | None:
+        """
+        The pattern that records with this message belong to, among those that were seen.
+
+        That of its signature, unless this one has been idle and another one fits, whose format
+        string is known: then it stems from the time before its call site was looked at.
+        """
+        key = key_of_folded(fold(message))
+        signature = signature_of_key(key)
+        own = [table.index[signature] for table in tables if signature in table.index]
+        cells = [cell for table in tables for cell in list(table.index.values())]
+        fitting = _fitting([cell for cell in cells if cell.signature != signature], key)
+        newest = max(own, key=lambda cell: cell.last_seen, default=None)
+        if newest is None or fitting is None:
+            return newest or fitting
+        return fitting if fitting.last_seen > newest.last_seen + _IDLE else newest
 
     def boosts(self) -> tuple[Boost, ...]:
         """What is at full fidelity now, by `boost` and by the policy server."""
@@ -953,14 +981,11 @@ class DecisionEngine:
         """
         text = str(message)
         table = self._tables[severity_name(severity)]
-        cell = table.index.get(text)
+        cell = table.index.get(text) or self._cell_of(text, [table])
         if cell is None:
             key = key_of_folded(fold(text))
-            signature = signature_of_key(key)
-            cell = table.index.get(signature) or _fitting(list(table.index.values()), key)
-        if cell is None:
-            cell = Cell(table, signature, key, self._clock())
-            cell.protected = self._protects(signature, key)
+            cell = Cell(table, signature_of_key(key), key, self._clock())
+            cell.protected = self._protects(cell.signature, key)
         seen, kept = counts_of(cell)
         rate, rule = (cell.rate, cell.terms.rule) if seen else self._rate_and_rule(cell)
         age = self._clock() - cell.first_seen

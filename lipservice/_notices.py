@@ -33,7 +33,7 @@ class Notices:
         self._clock = clock
         self._policy: SamplingPolicy | None = None
         self._dropped = False
-        self._boosts: tuple[Boost, ...] = ()
+        self._boosts: dict[str, float] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -57,13 +57,13 @@ class Notices:
                 f"{totals.seen:,}",
             )
 
-        before, self._boosts = self._boosts, boosts
-        for boost in boosts:
-            if boost not in before:
-                _tell("everything of %s%s is kept until %s", _whom(boost), self._of, _until(boost))
-        for boost in before:
-            if boost not in boosts:
-                _tell("%s%s is sampled again", _whom(boost), self._of)
+        before, self._boosts = self._boosts, _last_ends(boosts)
+        for whom, end in self._boosts.items():
+            if end > before.get(whom, end - 1.0):
+                _tell("everything of %s%s is kept until %s", whom, self._of, _time(end))
+        for whom in before:
+            if whom not in self._boosts:
+                _tell("%s%s is sampled again", whom, self._of)
 
     def summarise(self, policy: SamplingPolicy | None, totals: Totals) -> None:
         """Tell what happened since the last summary, if anything did."""
@@ -121,5 +121,14 @@ def _whom(boost: Boost) -> str:
     return " at ".join(filter(None, parts)) or "all patterns"
 
 
-def _until(boost: Boost) -> str:
-    return datetime.fromtimestamp(boost.until, timezone.utc).strftime("%H:%M:%S UTC")
+def _last_ends(boosts: tuple[Boost, ...]) -> dict[str, float]:
+    """Until when each is kept: what two boosts name is sampled again when both are over."""
+    ends: dict[str, float] = {}
+    for boost in boosts:
+        whom = _whom(boost)
+        ends[whom] = max(boost.until, ends.get(whom, boost.until))
+    return ends
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%H:%M:%S UTC")

@@ -123,9 +123,13 @@ class Explanation:
         if self.last_seen is None:
             return ""
         return (
-            f"; lately about {self.per_minute:,.3g} a minute,"
+            f"; lately about {_few_digits(self.per_minute)} a minute,"
             f" the last at {self.last_seen:%Y-%m-%d %H:%M:%S} UTC"
         )
+
+
+def _few_digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
 
 
 def _told(entry: LedgerEntry) -> str:
@@ -145,7 +149,7 @@ _WORDS: Final = {
 
 _REASONS: Final = {
     "error": "always kept: ERROR and above are",
-    "protected": "always kept: the template holds one of the policy's words",
+    "protected": "always kept: it holds one of the policy's words, or was protected by hand",
     "first": "kept: among the first records of its pattern",
     "boosted": "kept: full fidelity is on for it",
     "rate": "kept with probability {rate}",

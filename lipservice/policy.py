@@ -33,6 +33,7 @@ _MAX_BOOSTS: Final = 1_000
 _MAX_TEXT: Final = 100_000
 _MAX_KEEP_FIRST: Final = 1_000_000
 _MAX_BOOST: Final = 1_000_000.0
+_LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 
 
 def _no_rates() -> Mapping[str, float]:
@@ -273,7 +274,9 @@ def _time(value: object) -> float:
     try:
         # "Z" is read by Python from 3.11 on.
         until = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
-        return until.replace(tzinfo=until.tzinfo or timezone.utc).timestamp()
+        seconds = until.replace(tzinfo=until.tzinfo or timezone.utc).timestamp()
+        # Whole seconds of years that can be written again, as the document has them.
+        return float(min(max(math.ceil(seconds), 0), _LAST_SECOND))
     except (ValueError, OverflowError):
         raise PolicyError(f"boosts holds an until that is no time: {value!r:.40}") from None
 

@@ -243,7 +243,7 @@ def test_a_policy_without_boosts_has_none(absent):
         ("2026-11-25T09:46:40Z", 0),
         ("2026-11-25T10:46:40+01:00", 0),
         ("2026-11-25T09:46:40", 0),  # without an offset it is UTC, whatever the machine's zone
-        ("2026-11-25T09:46:40.250Z", 0.25),
+        ("2026-11-25T09:46:40.250Z", 1),  # never ends early
     ],
 )
 def test_the_end_of_a_boost_is_read_as_utc(text, seconds, monkeypatch):
@@ -528,3 +528,61 @@ def test_a_boost_that_stays_is_not_told_again_when_another_begins_or_ends(told):
     assert [line for line in told() if "shop" in line] == [
         "everything of logger shop is kept until 09:47:40 UTC"
     ]
+
+
+def test_what_two_boosts_name_is_sampled_again_when_both_are_over(told):
+    short, longer = boost_named(logger="shop"), boost_named(WALL + 120, logger="shop")
+    notices = Notices(None, lambda: 0.0)
+    for boosts in ((short,), (short, longer), (longer,), ()):
+        notices.look(None, Totals(), boosts)
+
+    assert told() == [
+        "everything of logger shop is kept until 09:47:40 UTC",
+        "everything of logger shop is kept until 09:48:40 UTC",
+        "logger shop is sampled again",
+    ]
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        "0001-01-01T00:00:00+14:00", "0999-01-01T00:00:00Z", "2026-11-25T09:46:40.500Z",
+        "9999-12-31T23:59:59.500Z",
+    ],
+)  # fmt: skip
+def test_a_boost_of_any_time_can_be_written_and_read_again(at):
+    policy = policy_with({"until": at})
+
+    assert SamplingPolicy.from_dict(policy.to_dict()) == policy
+
+
+def test_first_records_end_in_a_boosted_logger_too(sampler):
+    sampler.boost(logger="shop")
+
+    rules = [sampler.decide_boosted("new", "INFO", is_format=False).rule for _ in range(5)]
+
+    assert rules == ["first", "first", "boosted", "boosted", "boosted"]
+
+
+def test_a_boost_by_a_message_names_the_pattern_that_explain_names(sampler):
+    for _ in range(10):
+        sampler.decide_format("user %s logged in", "INFO")
+    sampler.boost("user eve logged in")
+
+    assert sampler.decide_format("user %s logged in", "INFO").rule == "boosted"
+    assert sampler.explain("user eve logged in").rule == "boosted"
+
+
+def test_a_message_from_before_its_call_site_was_known_leads_to_the_pattern_of_today(
+    sampler, clock
+):
+    see(sampler, "user bob logged in", 1)
+    for _ in range(3):
+        for _ in range(20):
+            sampler.decide_format("user %s logged in", "INFO")
+        clock[0] += 60
+        sampler.tick()
+
+    assert sampler.explain("user bob logged in").template == "user <*> logged in"
+    assert sampler.explain("user bob logged in").seen == 60
+    assert sampler.explain(compute_signature("user bob logged in")).seen == 1
