@@ -310,11 +310,7 @@ class DecisionEngine:
         try:
             cell = (self._formats if is_format else self._messages)[severity].get(text)
             if cell is None:
-                if find_site is not None and not is_format:
-                    cell = self._find_at(text, severity, find_site, where)
-                else:
-                    find = self._find_format if is_format else self._find_message
-                    cell = find(text, severity)
+                cell = self._find_either(text, severity, find_site, where, is_format=is_format)
             if cell.left <= KEEP_ALL:
                 cell.left -= 1
                 return cell.if_kept  # type: ignore[return-value]  # is set while all are kept
@@ -353,11 +349,7 @@ class DecisionEngine:
         try:
             cell = (self._formats if is_format else self._messages)[severity].get(text)
             if cell is None:
-                if find_site is not None and not is_format:
-                    cell = self._find_at(text, severity, find_site, where)
-                else:
-                    find = self._find_format if is_format else self._find_message
-                    cell = find(text, severity)
+                cell = self._find_either(text, severity, find_site, where, is_format=is_format)
             return self._settle_boosted(cell)
         except Exception as error:
             return self._decide_in_doubt(
@@ -575,6 +567,21 @@ class DecisionEngine:
             else:  # no number in it: likely to come again to the letter
                 table.remember_message(message, cell)
         return cell
+
+    def _find_either(
+        self,
+        text: str,
+        severity: Severity,
+        find_site: FindSite[Any] | None,
+        where: Any,
+        *,
+        is_format: bool,
+    ) -> Cell:
+        if is_format:
+            return self._find_format(text, severity)
+        if find_site is None:
+            return self._find_message(text, severity)
+        return self._find_at(text, severity, find_site, where)
 
     def _find_at(
         self, message: str, severity: Severity, find_site: FindSite[_Where], where: _Where

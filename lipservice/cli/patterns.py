@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lipservice._version import __version__
+from lipservice.cli.inputs import open_sources, progress_bar, whole_number
 from lipservice.cli.logging_calls import (
     SELF_FORMATTED,
     LoggingCall,
@@ -19,9 +20,6 @@ from lipservice.cli.logging_calls import (
     python_files,
     read_source,
 )
-from lipservice.cli.simulate import _progress as progress_bar
-from lipservice.cli.simulate import _sources as open_sources
-from lipservice.cli.simulate import _whole as whole_number
 from lipservice.exceptions import ConfigurationError
 from lipservice.signature import compute_signature
 from lipservice.simulation import wording

@@ -6,13 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from lipservice.cli.files import check_replaceable, write_result
+from lipservice.cli.inputs import open_sources, progress_bar, whole_number
 from lipservice.exceptions import ConfigurationError, PolicyError
 from lipservice.families import merge_families
 from lipservice.planning import plan_policy
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep every record whose pattern holds WORD; may be repeated",
     )  # fmt: skip
     planning.add_argument(
-        "--keep-first", type=_whole, metavar="N",
+        "--keep-first", type=whole_number, metavar="N",
         help=f"records of a pattern that each new process keeps (default: {DEFAULT_KEEP_FIRST})",
     )  # fmt: skip
     planning.add_argument(
@@ -83,7 +82,10 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
         "--service-name", metavar="NAME", help="name of the service, for the report"
     )
     showing.add_argument(
-        "--top", type=_whole, metavar="N", help="patterns to show (default: 20; all with --json)"
+        "--top",
+        type=whole_number,
+        metavar="N",
+        help="patterns to show (default: 20; all with --json)",
     )
     showing.add_argument(
         "--json", action="store_true", help="write the report as JSON, and nothing else"
@@ -103,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_outputs(arguments, arguments.files)
     custom = read_log_format(arguments.log_format) if arguments.log_format else None
     counter, reading = PatternCounter(), Reading()
-    with _progress(sources := _sources(arguments.files)) as progress:
+    with progress_bar(sources := open_sources(arguments.files)) as progress:
         for record in read_sources(sources, reading, custom=custom, progress=progress):
             counter.add(record)
     now = datetime.now(timezone.utc)
@@ -228,41 +230,9 @@ def _plan(
     )
 
 
-def _sources(names: list[str]) -> list[Source]:
-    if not names:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise ConfigurationError("name the log files to read, or - for standard input")
-        names = ["-"]
-    if names.count("-") > 1:
-        raise ConfigurationError("standard input (-) can be read only once")
-    return [Source("standard input", _stdin()) if name == "-" else Source(name) for name in names]
-
-
-def _stdin() -> IO[bytes]:
-    if sys.stdin is None:
-        raise ConfigurationError("there is no standard input")
-    return sys.stdin.buffer
-
-
 def _title(service_name: str | None, sources: list[Source]) -> str:
     name = Path(sources[0].name).name if len(sources) == 1 else f"{len(sources):,} inputs"
     return f"{service_name} · {name}" if service_name else name
-
-
-@contextmanager
-def _progress(sources: list[Source]) -> Iterator[Callable[[int], object]]:
-    """A bar on standard error, where a person sees it; bytes are those of the packed files."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield id
-        return
-    from tqdm import tqdm
-
-    sizes = [source.size for source in sources]
-    total = None if None in sizes else sum(size or 0 for size in sizes)
-    with tqdm(
-        total=total, unit="B", unit_scale=True, leave=False, desc="reading", delay=0.3
-    ) as bar:
-        yield bar.update
 
 
 def read_share(text: str) -> float:
@@ -290,11 +260,3 @@ def _price(text: str) -> float:
             f"a price is a number of dollars, at least 0, not {text!r}"
         )
     return value
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 7 and int(text) <= 1_000_000):
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from 0 to 1,000,000, not {text!r}"
-        )
-    return int(text)

@@ -58,7 +58,7 @@ def decide_watched(
         scope: The request that the record belongs to, if any.
         text: The finished message, or the format string of a call with arguments.
         severity: A level name or number.
-        find_site: Finds the call site of a message; called three frames below this one.
+        find_site: Finds the call site of a message; called four frames below this one.
         where: What *find_site* needs.
         is_format: Whether *text* is a format string.
 

@@ -376,7 +376,7 @@ def _place_of(frame: FrameType, *, stack: bool) -> Place:
 
 #: Frames from `_site_of_call` to what called `logger.info`, on the two ways there.
 _DIRECT: Final = 4
-_WATCHED: Final = 6
+_WATCHED: Final = 7
 
 
 def _site_of_call(depth: int) -> CallSite | None:

@@ -1,0 +1,59 @@
+"""What commands that read log files have in common: their inputs, and how far they are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from lipservice.exceptions import ConfigurationError
+from lipservice.simulation.reading import Source
+
+
+def open_sources(names: list[str]) -> list[Source]:
+    """
+    The files of these names; "-" and no name at all are standard input.
+
+    Raises:
+        ConfigurationError: Standard input is a terminal, absent, or named twice.
+    """
+    if not names:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise ConfigurationError("name the log files to read, or - for standard input")
+        names = ["-"]
+    if names.count("-") > 1:
+        raise ConfigurationError("standard input (-) can be read only once")
+    return [Source("standard input", _stdin()) if name == "-" else Source(name) for name in names]
+
+
+def _stdin() -> IO[bytes]:
+    if sys.stdin is None:
+        raise ConfigurationError("there is no standard input")
+    return sys.stdin.buffer
+
+
+@contextmanager
+def progress_bar(sources: list[Source]) -> Iterator[Callable[[int], object]]:
+    """A bar on standard error, where a person sees it; bytes are those of the packed files."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield id
+        return
+    from tqdm import tqdm
+
+    sizes = [source.size for source in sources]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    with tqdm(
+        total=total, unit="B", unit_scale=True, leave=False, desc="reading", delay=0.3
+    ) as bar:
+        yield bar.update
+
+
+def whole_number(text: str) -> int:
+    """A count on a command line, 0 to 1,000,000."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 7 and int(text) <= 1_000_000):
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 0 to 1,000,000, not {text!r}"
+        )
+    return int(text)
