@@ -310,23 +310,10 @@ class Ring:
             if self._takes(size):
                 self.tally.add(size, row)
                 self._records.append(held)
-                self._make_room(held[2])
+                while self._is_over(held[2]):
+                    self._take(evicted=1)
             else:
                 _recorders.totals.evicted += 1
-
-    def _takes(self, size: int) -> bool:
-        limits = self._limits
-        fits = size <= limits.max_bytes and _recorders.bytes + size <= _MAX_HELD_BYTES
-        return fits and limits.max_records > 0 and not self._closed
-
-    def _make_room(self, now: float) -> None:
-        limits, records = self._limits, self._records
-        while (
-            len(records) > limits.max_records
-            or self.tally.bytes > limits.max_bytes
-            or now - records[0][2] > limits.max_age
-        ):
-            self._take(evicted=1)
 
     def next_to_release(self) -> _Held | None:
         """The oldest record that is not too old; None: there is none left."""
@@ -334,20 +321,43 @@ class Ring:
             self._start_afresh()  # what was inherited, the parent releases
         with HOLDING.lock:
             oldest = self._clock() - self._limits.max_age
-            while self._records and self._records[0][2] < oldest:
+            while self._is_older(oldest):
                 self._take(evicted=1)
-            return self._take(released=1) if self._records else None
+            return self._take(released=1)
 
     def close(self) -> None:
         """Let go of all, and hold nothing any more."""
         self._closed = True
+        self._records = deque()  # first: what comes in the middle of this finds nothing
         self.tally.let_go()
-        self._records.clear()
 
-    def _take(self, *, evicted: int = 0, released: int = 0) -> _Held:
-        held = self._records.popleft()
-        self.tally.remove(held[1], held[4], released)
-        _recorders.totals.evicted += evicted
+    # Any of these may be interrupted by a signal handler that ends the request: then there is
+    # nothing left to look at or to take, and the tally has been settled.
+
+    def _takes(self, size: int) -> bool:
+        limits = self._limits
+        fits = size <= limits.max_bytes and _recorders.bytes + size <= _MAX_HELD_BYTES
+        return fits and limits.max_records > 0 and not self._closed
+
+    def _is_over(self, now: float) -> bool:
+        limits = self._limits
+        if len(self._records) > limits.max_records or self.tally.bytes > limits.max_bytes:
+            return bool(self._records)
+        return self._is_older(now - limits.max_age)
+
+    def _is_older(self, than: float) -> bool:
+        try:
+            return self._records[0][2] < than
+        except IndexError:
+            return False
+
+    def _take(self, *, evicted: int = 0, released: int = 0) -> _Held | None:
+        try:
+            held = self._records.popleft()
+        except IndexError:
+            return None
+        if self.tally.remove(held[1], held[4], released):
+            _recorders.totals.evicted += evicted
         return held
 
 
@@ -372,14 +382,19 @@ class _Tally:
         if row is not None:
             row.count(held=1)
 
-    def remove(self, size: int, row: Row | None, released: int) -> None:
+    def remove(self, size: int, row: Row | None, released: int) -> bool:
+        """Whether it was in the tally still."""
+        held = self.rows.get(row, 0)
+        if not held:
+            return False
+        self.rows[row] = held - 1
         self.bytes -= size
-        self.rows[row] -= 1
         _recorders.bytes -= size
         _recorders.totals.held -= 1
         _recorders.totals.released += released
         if row is not None:
             row.count(held=-1, released=released)
+        return True
 
     def let_go(self) -> None:
         """All of it; once."""

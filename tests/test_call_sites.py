@@ -781,7 +781,7 @@ def test_a_finalizer_that_logs_in_the_middle_is_no_trouble(run):
     threshold = gc.get_threshold()
     gc.set_threshold(1)
     try:
-        for line in range(1, 200):
+        for line in range(2, 200):
             Noisy()
             site_at(record.pathname, line).format_for("x")
             analyse_waiting(1)
