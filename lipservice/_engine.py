@@ -28,19 +28,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from lipservice import _anomaly
 from lipservice._fork import on_fork, reset_if_forked
+from lipservice._ledger import (
+    LedgerSums,
+    Sums,
+    entry_of,
+    fitting,
+    joined,
+    merged,
+    stats_of,
+    template_of,
+    utc,
+)
 from lipservice._throttle import MinuteWindow
 from lipservice.call_sites import has_waiting
 from lipservice.decision import Decision, Dropped, Explanation, LedgerEntry, Totals
 from lipservice.exceptions import ConfigurationError
 from lipservice.patterns import (
     EARLIER,
-    HOLDING,
     KEEP_ALL,
     MAX_STORED_KEY,
     OVERFLOW_SIGNATURE,
@@ -928,11 +936,11 @@ class DecisionEngine:
         signature = signature_of_key(key)
         own = [table.index[signature] for table in tables if signature in table.index]
         cells = [cell for table in tables for cell in list(table.index.values())]
-        fitting = _fitting([cell for cell in cells if cell.signature != signature], key)
+        other = fitting([cell for cell in cells if cell.signature != signature], key)
         newest = max(own, key=lambda cell: cell.last_seen, default=None)
-        if newest is None or fitting is None:
-            return newest or fitting
-        return fitting if fitting.last_seen > newest.last_seen + _IDLE else newest
+        if newest is None or other is None:
+            return newest or other
+        return other if other.last_seen > newest.last_seen + _IDLE else newest
 
     def boosts(self) -> tuple[Boost, ...]:
         """What is at full fidelity now, by `boost` and by the policy server."""
@@ -997,12 +1005,13 @@ class DecisionEngine:
         rate, rule = (cell.rate, cell.terms.rule) if seen else self._rate_and_rule(cell)
         age = self._clock() - cell.first_seen
         entries = [
-            _entry(cell.signature, _template_of(cell), table.severity, row) for row in rows_of(cell)
+            entry_of(cell.signature, template_of(cell), table.severity, row)
+            for row in rows_of(cell)
         ]
         released = sum(entry.released for entry in entries)
         return Explanation(
             signature=cell.signature,
-            template=_template_of(cell),
+            template=template_of(cell),
             severity=table.severity,
             rule=rule,
             rate=rate,
@@ -1010,7 +1019,7 @@ class DecisionEngine:
             shadow=self._in_force.shadow,
             seen=seen,
             kept=kept + shadowed_of(cell, seen, kept) + released,
-            last_seen=_utc(round(cell.last_seen + self._wall())) if seen else None,
+            last_seen=utc(round(cell.last_seen + self._wall())) if seen else None,
             per_minute=60.0 * _anomaly.rate_per_second(cell.volume, age) if seen else 0.0,
             ledger=tuple(entries),
         )
@@ -1152,7 +1161,7 @@ class DecisionEngine:
         if gone.signature not in waiting and len(waiting) >= self._max_patterns:
             gone = replace(gone, signature=OVERFLOW_SIGNATURE, template=OVERFLOW_TEMPLATE)
         known = waiting.get(gone.signature)
-        waiting[gone.signature] = gone if known is None else _joined(known, gone)
+        waiting[gone.signature] = gone if known is None else joined(known, gone)
 
     def volumes(self) -> list[tuple[Cell, float]]:
         """Cells with their decayed counts, for planning; a list of its own."""
@@ -1174,7 +1183,7 @@ class DecisionEngine:
         self._in_batches(collect)
         with self._lock:
             gone, self._undrained = self._undrained, {}
-        return list(_merged([*gone.values(), *fresh]).values())
+        return list(merged([*gone.values(), *fresh]).values())
 
     def _drain_cell(self, cell: Cell) -> PatternStats | None:
         seen, kept = counts_of(cell)
@@ -1185,7 +1194,7 @@ class DecisionEngine:
             return None
         if seen != cell.ticked:
             cell.last_seen = self._clock()
-        return _stats(cell, count, kept_now, self._wall())
+        return stats_of(cell, count, kept_now, self._wall())
 
     def _wall(self) -> float:
         """The time of day less the monotonic clock, as of now: the former may be set."""
@@ -1202,30 +1211,30 @@ class DecisionEngine:
                 if seen != cell.ticked:
                     cell.last_seen = self._clock()
                 kept += shadowed_of(cell, seen, kept)
-                collected.append(_stats(cell, seen, kept, wall))
+                collected.append(stats_of(cell, seen, kept, wall))
 
         self._in_batches(collect)
-        return _merged(collected)
+        return merged(collected)
 
     def totals(self) -> Totals:
         """Exact totals since the process started, evicted patterns included."""
         sums = self._summed_in_batches() or self._summed_at_once()
         return sums.totals(self._doubtful)
 
-    def _summed_in_batches(self) -> _Sums | None:
+    def _summed_in_batches(self) -> Sums | None:
         """Without holding the lock for long; None if a pattern has been evicted meanwhile."""
         with self._lock:
             departures, cells = self._departures, self._every_cell()
-            sums = _Sums()
+            sums = Sums()
             sums.add_rows(list(self._departed.values()))
         for start in range(0, len(cells), _BATCH):
             with self._lock:
                 sums.add_cells(cells[start : start + _BATCH])
         return sums if self._departures == departures else None
 
-    def _summed_at_once(self) -> _Sums:
+    def _summed_at_once(self) -> Sums:
         with self._lock:
-            sums = _Sums()
+            sums = Sums()
             sums.add_rows(list(self._departed.values()))
             sums.add_cells(self._every_cell())
             return sums
@@ -1241,52 +1250,30 @@ class DecisionEngine:
             patterns: An entry for each pattern and severity; False: one for all patterns of a
                 severity.
         """
-        sums: dict[_LedgerKey, list[int]] = {}
-        templates = {"": "", _EVICTED: "<evicted>"}
-
-        def enter(signature: str, severity: str, row: Row) -> None:
-            rule, counts = _counted(row)
-            key = (signature if patterns else "", severity, row.terms.policy, rule)
-            known = sums.get(key)
-            sums[key] = (
-                counts if known is None else [a + b for a, b in zip(known, counts, strict=True)]
-            )
-
-        def collect(cell: Cell) -> None:
-            if patterns:
-                templates[cell.signature] = _template_of(cell)
-            for row in rows_of(cell):
-                enter(cell.signature, cell.table.severity, row)
-
-        def departed() -> None:
-            for (severity, _), row in list(self._departed.items()):
-                enter(_EVICTED, severity, row)
-
         for _ in range(3):
-            if self._gather(collect, departed):
-                break
-            sums.clear()  # a pattern was evicted meanwhile: once more
+            entries = self._entries_in_batches(LedgerSums(patterns=patterns))
+            if entries is not None:
+                break  # else a pattern was evicted meanwhile: once more
         else:
-            with self._lock:
-                departed()
-                for cell in self._every_cell():
-                    collect(cell)
-        if self._doubtful:
-            terms = Terms(self._in_force.policy, "doubt")
-            enter("", "UNKNOWN", Row(terms, self._doubtful, self._doubtful))
-        return [
-            LedgerEntry(signature, templates[signature], severity, policy, rule, *counts)
-            for (signature, severity, policy, rule), counts in sums.items()
-        ]
+            entries = self._entries_at_once(LedgerSums(patterns=patterns))
+        entries.add_doubtful(self._in_force.policy, self._doubtful)
+        return entries.entries()
 
-    def _gather(self, collect: Callable[[Cell], None], departed: Callable[[], None]) -> bool:
-        """Look at everything in batches; False if a pattern has been evicted meanwhile."""
+    def _entries_in_batches(self, sums: LedgerSums) -> LedgerSums | None:
+        """Without holding the lock for long; None if a pattern has been evicted meanwhile."""
         with self._lock:
             self._book_reentered_now()
             departures = self._departures
-            departed()
-        self._in_batches(collect)
-        return self._departures == departures
+            sums.add_departed(self._departed)
+        self._in_batches(sums.add_cell)
+        return sums if self._departures == departures else None
+
+    def _entries_at_once(self, sums: LedgerSums) -> LedgerSums:
+        with self._lock:
+            sums.add_departed(self._departed)
+            for cell in self._every_cell():
+                sums.add_cell(cell)
+            return sums
 
     def _book_reentered_now(self) -> None:
         """Under the lock, from outside of the critical section."""
@@ -1359,157 +1346,3 @@ def _protection_of(
     policy: SamplingPolicy | None,
 ) -> tuple[tuple[str, ...], frozenset[str]] | None:
     return None if policy is None else (policy.patterns, policy.protected)
-
-
-class _Sums:
-    """Adds up cells and rows."""
-
-    __slots__ = ("capped", "held", "kept", "released", "seen", "shadowed")
-
-    def __init__(self) -> None:
-        self.seen = self.kept = self.capped = self.shadowed = self.held = self.released = 0
-
-    def add_cells(self, cells: Iterable[Cell]) -> None:
-        for cell in cells:
-            seen, kept = counts_of(cell)
-            self.seen += seen
-            self.kept += kept
-            if cell.terms.shadow:
-                running_seen, running_kept = running_of(cell, seen, kept)
-                self.shadowed += running_seen - running_kept
-            for row in cell.rows:
-                self._add_what_counts_besides(row)
-
-    def add_rows(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            self.seen += row.seen
-            self.kept += row.kept
-            self._add_what_counts_besides(row)
-
-    def _add_what_counts_besides(self, row: Row) -> None:
-        self.held += row.held
-        self.released += row.released
-        if row.terms.rule == "limit":
-            self.capped += row.gone()
-        if row.terms.shadow:
-            self.shadowed += row.gone()
-
-    def totals(self, doubtful: int) -> Totals:
-        kept = self.kept + self.released
-        return Totals(
-            seen=self.seen + doubtful,
-            kept=kept + doubtful,
-            dropped=self.seen - kept - self.capped - self.held,
-            capped=self.capped,
-            shadowed=self.shadowed,
-            held=self.held,
-            released=self.released,
-        )
-
-
-def _template_of(cell: Cell) -> str:
-    overflow = cell.signature == OVERFLOW_SIGNATURE
-    return OVERFLOW_TEMPLATE if overflow else template_of_key(cell.key)
-
-
-def _fitting(cells: Iterable[Cell], key: bytes) -> Cell | None:
-    """Of the cells whose keys fit *key*, with anything for their variables, the most literal."""
-    items = key.split(b" ")
-    best: Cell | None = None
-    for cell in cells:
-        better = best is None or len(cell.key) - cell.key.count(0) > len(best.key) - best.key.count(
-            0
-        )
-        if better and cell.key and _fits(cell.key.split(b" "), items):
-            best = cell
-    return best
-
-
-def _fits(pattern: list[bytes], items: list[bytes]) -> bool:
-    """Whether *items* are those of *pattern*, one or more of them for each variable."""
-    if len(items) < len(pattern):
-        return False
-    at = {0}  # where the items may stand that come next
-    for part in pattern:
-        if part == b"\x00":
-            least = min(at)
-            at = set(range(least + 1, len(items) + 1))
-        elif b"\x00" in part:  # a key before its value: `took:<*>`
-            start = part.partition(b"\x00")[0]
-            at = {i + 1 for i in at if i < len(items) and items[i].startswith(start)}
-        else:
-            at = {i + 1 for i in at if i < len(items) and items[i] == part}
-        if not at:
-            return False
-    return len(items) in at
-
-
-def _entry(signature: str, template: str, severity: str, row: Row) -> LedgerEntry:
-    rule, counts = _counted(row)
-    return LedgerEntry(signature, template, severity, row.terms.policy, rule, *counts)
-
-
-def _counted(row: Row) -> tuple[str, list[int]]:
-    """The rule as it is told; then seen, kept, dropped, held, released, shadowed."""
-    if row.is_open:
-        with HOLDING.lock:  # a record that is released is not held any more
-            held, released = row.held, row.released
-    else:
-        held = released = 0
-    seen, rule, shadowed = row.seen, row.terms.rule, 0
-    dropped = seen - row.kept - held - released
-    if row.terms.shadow and rule in _DROPPING:
-        rule, shadowed, dropped = "shadow", dropped, 0
-    return rule, [seen, seen - held - dropped, dropped, held, released, shadowed]
-
-
-#: Signature, severity, policy and rule of an entry of the ledger.
-_LedgerKey: TypeAlias = tuple[str, str, "str | None", str]
-#: Rules that drop; in shadow mode they are all one.
-_DROPPING: Final = frozenset({"rate", "request", "limit"})
-_EVICTED: Final = "evicted"
-
-
-def _stats(cell: Cell, count: int, kept: int, wall: float) -> PatternStats:
-    """*wall* is what makes a time of day out of monotonic seconds."""
-    return PatternStats(
-        signature=cell.signature,
-        template=_template_of(cell),
-        count=count,
-        kept=kept,
-        bytes=round(count * cell.mean_size()),
-        severity_distribution=MappingProxyType({cell.table.severity: count}),
-        first_seen=_utc(cell.first_seen + wall),
-        last_seen=_utc(cell.last_seen + wall),
-        sampling_rate=cell.rate,
-    )
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)
-
-
-def _merged(entries: Iterable[PatternStats]) -> dict[str, PatternStats]:
-    """One entry a signature; the rate shown is the lowest of its severities."""
-    merged: dict[str, PatternStats] = {}
-    for entry in entries:
-        known = merged.get(entry.signature)
-        merged[entry.signature] = entry if known is None else _joined(known, entry)
-    return merged
-
-
-def _joined(a: PatternStats, b: PatternStats) -> PatternStats:
-    severities = dict(a.severity_distribution)
-    for severity, count in b.severity_distribution.items():
-        severities[severity] = severities.get(severity, 0) + count
-    return PatternStats(
-        signature=a.signature,
-        template=a.template,
-        count=a.count + b.count,
-        kept=a.kept + b.kept,
-        bytes=a.bytes + b.bytes,
-        severity_distribution=MappingProxyType(severities),
-        first_seen=min(a.first_seen, b.first_seen),
-        last_seen=max(a.last_seen, b.last_seen),
-        sampling_rate=min(a.sampling_rate, b.sampling_rate),
-    )

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import pytest
 
-from lipservice import _engine, patterns
+from lipservice import _engine, _ledger, patterns
 from lipservice._engine import DecisionEngine
 from lipservice.decision import Dropped, Totals
 from lipservice.patterns import Cell
@@ -585,8 +585,11 @@ class TestLockIsHeldBriefly:
 
             return watched
 
-        for name in ("counts_of", "shadowed_of", "rows_of"):
-            monkeypatch.setattr(_engine, name, watching(getattr(_engine, name)))
+        for module, name in (
+            (_engine, "counts_of"), (_engine, "shadowed_of"),
+            (_ledger, "counts_of"), (_ledger, "rows_of"),
+        ):  # fmt: skip
+            monkeypatch.setattr(module, name, watching(getattr(module, name)))
         for name in ("_arm", "_close_gap"):
             monkeypatch.setattr(DecisionEngine, name, watching(getattr(DecisionEngine, name)))
         clock.now += 5.0
@@ -613,7 +616,7 @@ class TestLockIsHeldBriefly:
 
     def test_totals_stay_exact_when_a_pattern_goes_in_the_middle(self, engine, monkeypatch):
         calls = []
-        real = _engine._Sums.add_cells
+        real = _engine.Sums.add_cells
 
         def evicting(sums, cells):
             calls.append(len(cells))
@@ -622,7 +625,7 @@ class TestLockIsHeldBriefly:
                     engine._retire(next(iter(engine._tables["INFO"].index.values())))
             return real(sums, cells)
 
-        monkeypatch.setattr(_engine._Sums, "add_cells", evicting)
+        monkeypatch.setattr(_engine.Sums, "add_cells", evicting)
 
         assert engine.totals() == Totals(2000, 2000)
 

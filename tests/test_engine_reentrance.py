@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lipservice import _engine, _throttle, patterns
+from lipservice import _engine, _ledger, _throttle, patterns
 from lipservice._engine import DecisionEngine
 from lipservice.decision import Dropped
 from lipservice.policy import SamplingPolicy
@@ -121,7 +121,7 @@ class Interrupting:
             self.log(BY_SIGNATURE[cell.signature], cell.table.severity)
 
 
-TRACED = {_engine.__file__, patterns.__file__, _throttle.__file__}
+TRACED = {_engine.__file__, _ledger.__file__, patterns.__file__, _throttle.__file__}
 CRITICAL = {
     "_arm", "_close_gap", "_settle_alone", "_judge", "_new_cell", "_retire", "_drain_cell",
     "_close_row", "_with_closed", "_with_old_ones_together", "_count_scoped", "_open_row",

@@ -13,7 +13,7 @@ LAYERS = [
     | {"_complaints", "_worker"},
     {"importance", "optimizer", "decision", "patterns", "scope", "_transport"},
     {"planning", "client", "_policy_store"},
-    {"_engine", "_refresher", "_notices", "_planner"},
+    {"_ledger", "_engine", "_refresher", "_notices", "_planner"},
     {"sampler"},
     {"_settings"},
     {"integrations", "performance", "export", "middleware"},
