@@ -369,6 +369,20 @@ class TestAtTheTimeOfTheCall:
 
         assert seen[0].cart == {"items": [{"name": "tea"}]}
 
+    def test_what_cannot_be_copied_is_not_held_and_harms_nobody(self):
+        logger, stream = attach("filter", make_sampler(0.0))
+        endless = []
+        endless.append(endless)
+        before = recorder_totals()
+
+        with lipservice.request():
+            logger.info("endless", extra={"endless": endless})
+            logger.info("fine")
+            lipservice.keep_request()
+
+        assert stream.getvalue() == "INFO fine 0.0\n"
+        assert recorder_totals().evicted == before.evicted + 1
+
     def test_a_formatter_that_asks_a_context_variable_finds_that_of_the_call(self):
         unit = contextvars.ContextVar("unit", default="none")
 

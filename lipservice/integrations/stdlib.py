@@ -187,17 +187,17 @@ def _hold(
     message, arguments = record.msg, record.args
     now: dict[str, Any] = _NOTHING_CHANGES
     size = _HELD_BYTES
-    if type(message) is str and not record.exc_info and _all_scalars(arguments):
-        size += len(message)
-    else:
-        size += _HELD_BYTES
-        try:
+    try:
+        if type(message) is str and not record.exc_info and _all_scalars(arguments):
+            size += len(message)
+        else:
+            size += _HELD_BYTES
             now = _formatted(record)
-        except Exception:  # arguments that do not fit: nobody could write it
-            dropped.scope.refuse()
-            return
-    if len(vars(record)) > _USUAL_ATTRIBUTES:
-        now = {**_frozen_extras(record), **now}
+        if len(vars(record)) > _USUAL_ATTRIBUTES:
+            now = {**_frozen_extras(record), **now}
+    except Exception:  # arguments that do not fit (nobody could write it), a container in itself
+        dropped.scope.refuse()
+        return
 
     def write() -> None:
         held = _copy(record)
