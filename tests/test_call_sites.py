@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gc
 import itertools
@@ -959,3 +960,32 @@ def test_a_message_is_never_given_a_format_that_could_not_make_it(tmp_path, piec
         at = 0
         for constant in constants:
             at = message.index(constant, at) + len(constant)
+
+
+@pytest.mark.skipif(not call_sites._PARSER_IS_SHARED, reason="of Pythons with issue 106905")
+def test_while_another_thread_makes_a_syntax_tree_no_site_is_analysed(run):
+    """It would end with a SystemError in the application: the parser's depth is shared."""
+    (record,) = run("logger.info(f'user {name} in')", **VALUES)
+    site_at(record.pathname, record.lineno).format_for(record.msg)
+    left = []
+
+    class Slow:
+        def __index__(self):  # called back in the middle of ast.parse
+            inside.set()
+            done.wait(20)
+            return 9
+
+    def parse_slowly():
+        ast.parse("1", feature_version=(3, Slow()))
+
+    inside, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=parse_slowly)
+    thread.start()
+    assert inside.wait(20)
+    left.append(analyse_waiting())
+    done.set()
+    thread.join()
+    left.append(analyse_waiting())
+
+    assert left == [1, 0]
+    assert site_at(record.pathname, record.lineno).format_for(record.msg) == "user %s in"
