@@ -431,6 +431,7 @@ class TestDictConfig:
             )
             for handler in logger.handlers:
                 handler.records.clear()
+            time.sleep(0.001)  # logging's lock is not fair: without it the threads may get no turn
         done.set()
         for thread in threads:
             thread.join(30)
