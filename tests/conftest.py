@@ -28,6 +28,14 @@ def _logging_as_it_was():
     before.restore()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _logging_as_it_was_before_the_module():
+    """What a module's own fixtures start (a worker of celery's, say) configures logging, too."""
+    before = _LoggingState()
+    yield
+    before.restore()
+
+
 class _LoggingState:
     """What `logging` keeps for the whole process."""
 
