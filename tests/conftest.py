@@ -141,10 +141,10 @@ def _own_threads():
 def _wait_for_end(before):
     """Threads of LipService that a moment later still run, though nothing holds them."""
     left = [each for each in _own_threads() if each not in before]
-    if left:
-        gc.collect()  # a worker's thread ends when its sampler is collected
     until = time.monotonic() + 10.0
     while left and time.monotonic() < until:
+        # A worker's thread ends when its sampler is collected, which it holds while it works.
+        gc.collect()
         left[0].join(0.05)
         left = [each for each in left if each.is_alive()]
     return left
