@@ -497,6 +497,61 @@ class TestFork:
         expected += [f"child {n} {m}" for n in range(60) for m in range(5)]
         assert sorted(r["body"] for r in receiver.records()) == sorted(expected)
 
+    def test_our_threads_import_nothing(self, receiver, tmp_path):
+        """A fork in the middle of an import leaves the child half a module, and no way to send."""
+        done, _ = run_program(
+            """
+            import sys, threading
+            class Imports:
+                found = set()
+                def find_spec(self, name, *_):
+                    if threading.current_thread() is not threading.main_thread():
+                        self.found.add((threading.current_thread().name, name))
+            sys.meta_path.insert(0, Imports())
+            import logging, os, time
+            import lipservice
+            from tests.support.policy_server import PolicyServer
+            url, spool = sys.argv[1:]
+            tls = "https" + url.removeprefix("http").replace("127.0.0.1", "localhost")
+            log = logging.getLogger("app")
+            log.setLevel(logging.DEBUG)
+            def load():
+                for n in range(20):
+                    log.info(f"hello {n}")
+                    try:
+                        raise ValueError(n)
+                    except ValueError:
+                        log.exception("failed %d", n)
+                    time.sleep(0.05)
+            def export(**settings):
+                log.addHandler(lipservice.PostHogHandler(
+                    api_key="phc_x", flush_interval=0.01, max_retries=0, **settings
+                ))
+            export(endpoint=url, spool_dir=spool + "1")
+            export(endpoint=tls, spool_dir=spool + "2")
+            os.environ["HTTPS_PROXY"] = url.replace("//", "//user:word@")
+            export(endpoint=tls)
+            load()
+            for handler in log.handlers:
+                handler.exporter.stop(5)
+            with PolicyServer() as server:  # after the exporters: requests imports much that they may need
+                client = lipservice.LipServiceClient(server.url, "key", "shop")
+                sampler = lipservice.AdaptiveSampler(
+                    client, policy_refresh_interval=0.1, pattern_report_interval=0.1
+                )
+                log.addFilter(lipservice.SamplingFilter(sampler=sampler))
+                load()
+                sampler.shutdown()
+                assert server.counted, "it has reported"
+            print(sorted(i for i in Imports.found if i[0].startswith("lipservice")))
+            """,
+            receiver.url,
+            str(tmp_path / "spool"),
+        )
+
+        assert (done.stdout, done.stderr) == ("[]\n", "")
+        assert receiver.records()
+
     def test_each_lock_held_at_the_fork(self, receiver):
         """A child that inherits any of our locks locked still logs, flushes and ends."""
         done, _ = run_program(

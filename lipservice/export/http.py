@@ -12,6 +12,8 @@ Rule: nothing is raised, redirects are not followed, a whole exchange keeps to i
 
 from __future__ import annotations
 
+import base64
+import codecs
 import contextlib
 import http.client
 import io
@@ -28,6 +30,14 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from lipservice._answers import HTTPAnswer, Problem
+
+try:
+    import certifi  # comes with requests, but is not ours to require
+except ImportError:
+    certifi = None  # type: ignore[assignment]
+# The sending thread imports nothing: a process forked in the middle of an import has half a module
+# for ever. socket would look this up at the first host name, and remember that there is none.
+codecs.lookup("idna")
 
 _ANSWER_LIMIT: Final = 64 * 1024
 #: Seconds of silence asked for by a receiver that are honoured, at most.
@@ -196,12 +206,9 @@ def _tls_context() -> ssl.SSLContext:
         if path:
             return ssl.create_default_context(cafile=path)
     context = ssl.create_default_context()
-    try:
-        import certifi  # noqa: PLC0415 - comes with requests, but is not ours to require
-
-        context.load_verify_locations(certifi.where())
-    except (ImportError, OSError):
-        pass
+    if certifi is not None:
+        with contextlib.suppress(OSError):  # the bundle is gone: the system's may do
+            context.load_verify_locations(certifi.where())
     return context
 
 
@@ -216,8 +223,6 @@ def _proxy_for(scheme: str, host: str) -> tuple[str, int, str] | None:
         return None
     credentials = ""
     if parts.username:
-        import base64  # noqa: PLC0415 - rarely needed
-
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         credentials = "Basic " + base64.b64encode(pair.encode()).decode()
     return parts.hostname, parts.port or 80, credentials

@@ -302,6 +302,11 @@ class SamplingFilter(logging.Filter):
     def __init__(
         self, name: str = "", *, sampler: AdaptiveSampler | None = None, **settings: Any
     ) -> None:
+        if not isinstance(name, str):
+            raise ConfigurationError(
+                f"name: must be the name of a logger, not {type(name).__name__}; "
+                "a sampler is given as sampler=..."
+            )
         super().__init__(name)
         self._bound = sampler_for(sampler, settings)
 

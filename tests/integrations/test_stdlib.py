@@ -312,6 +312,10 @@ class TestFilter:
         assert filter_.sampler is sampler
         assert sampler.totals().seen == 1
 
+    def test_a_sampler_given_in_place_of_the_name_is_told_where_it_goes(self):
+        with pytest.raises(ConfigurationError, match=r"^name: .*sampler=\.\.\.$"):
+            SamplingFilter(AdaptiveSampler())
+
     def test_sampler_and_settings_are_not_both_taken(self, sampler):
         with pytest.raises(ConfigurationError, match="not both"):
             SamplingFilter(sampler=sampler, cost_target=0.1)
