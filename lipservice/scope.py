@@ -164,8 +164,8 @@ class RequestScope:
     """
 
     __slots__ = (
-        "__weakref__", "_chances", "_clock", "_drawn", "_limits", "closed", "failed", "name",
-        "randomness", "ring",
+        "__weakref__", "_chances", "_clock", "_drawn", "_limits", "closed", "failed", "holds",
+        "name", "randomness", "ring",
     )  # fmt: skip
 
     def __init__(
@@ -179,6 +179,8 @@ class RequestScope:
         self.randomness = randomness
         #: Whether everything is kept from now on.
         self.failed = False
+        #: Whether its limits let it hold anything.
+        self.holds = limits.max_records > 0 and limits.max_bytes > 0
         #: Whether it has ended: what a left-over task logs belongs to no request.
         self.closed = False
         #: What it holds; None until it has held something.

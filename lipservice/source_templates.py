@@ -12,20 +12,19 @@ bad source means that there is no template.
 
 from __future__ import annotations
 
+import ast
 import keyword
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from lipservice._syntax_trees import expression_of
 from lipservice.signature import (
     fold,
     key_of_folded,
     percent_format_to_message,
     template_of_key,
 )
-
-if TYPE_CHECKING:
-    import ast
 
 # What is read of a source from the line of a call on.
 _MOST_LINES: Final = 60
@@ -378,15 +377,13 @@ def templates_at(
 
 
 def _template_of_argument(source: str, *, braces: bool) -> SourceTemplate | None:
-    import ast  # noqa: PLC0415 - when first needed
-
     named = _KEYWORD_ARGUMENT.match(source)
     if named is not None:
         if named[1] not in _MESSAGE_KEYWORDS:
             return None
         source = source[named.end() :]
     try:
-        return template_of_expression(ast.parse(f"(\n{source}\n)", mode="eval").body, braces=braces)
+        return template_of_expression(expression_of(source), braces=braces)
     except (SyntaxError, ValueError):
         return None
 
@@ -440,8 +437,6 @@ def _template_of_pieces(pieces: _Pieces) -> SourceTemplate:
 
 def _passes_message(node: ast.expr) -> bool:
     """Whether a variable of a string-building expression has the name of a message."""
-    import ast  # noqa: PLC0415
-
     if isinstance(node, ast.Name):
         return node.id in _NAMES_OF_MESSAGES
     parts: Sequence[ast.expr] = ()
@@ -465,8 +460,6 @@ def _passes_message(node: ast.expr) -> bool:
 
 def _pieces(node: ast.expr) -> _Pieces | None:
     """Pieces of a string; None where the expression is not known to build one."""
-    import ast  # noqa: PLC0415
-
     if isinstance(node, ast.Constant):
         return [node.value] if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
@@ -486,8 +479,6 @@ def _pieces(node: ast.expr) -> _Pieces | None:
 
 
 def _pieces_of_field(node: ast.expr) -> _Pieces:
-    import ast  # noqa: PLC0415
-
     if isinstance(node, ast.FormattedValue):
         if node.conversion == -1 and node.format_spec is None:
             return _pieces(node.value) or [None]
@@ -496,8 +487,6 @@ def _pieces_of_field(node: ast.expr) -> _Pieces:
 
 
 def _pieces_of_operation(node: ast.BinOp) -> _Pieces | None:
-    import ast  # noqa: PLC0415
-
     left = _pieces(node.left)
     if isinstance(node.op, ast.Mod):
         return None if left is None else _convert(left, _pieces_of_percent_format)

@@ -13,6 +13,8 @@ import functools
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from threading import get_ident
 from types import FrameType, TracebackType
@@ -133,12 +135,16 @@ def _is_passed_on(
 ) -> bool:
     """Whether a record that its request dropped is written: the request has failed. Else hold."""
     if dropped.scope.failed:
-        vars(record).update(stamps_of(dropped))
-        dropped.scope.pass_on(dropped.row)
+        _pass_on(record, dropped)
         return True
     record.lipservice_weight = 0.0
     _hold(record, dropped, release)
     return False
+
+
+def _pass_on(record: logging.LogRecord, dropped: Dropped) -> None:
+    vars(record).update(stamps_of(dropped))
+    dropped.scope.pass_on(dropped.row)
 
 
 def _site_of(record: logging.LogRecord) -> CallSite | None:
@@ -176,6 +182,9 @@ def _hold(
     The record goes on to handlers that do not sample, so what is released is a copy; it is made
     then, since most requests do not fail. What may change until then is copied or formatted now.
     """
+    if not dropped.scope.holds:
+        dropped.scope.refuse()
+        return
     message, arguments = record.msg, record.args
     now: dict[str, Any] = _NOTHING_CHANGES
     size = _HELD_BYTES
@@ -489,11 +498,19 @@ class SamplingLogger(logging.Logger):
             decision = sampler.decide_at(msg, level, _calling_site, stacklevel)
         if decision is None:
             return
-        # What may be released has to exist: in a request, a drop is not cheap.
+        if type(decision) is Dropped and not decision.scope.failed:
+            if not decision.scope.holds:
+                decision.scope.refuse()
+            elif exc_info or extra or stack_info or not self._makes_it_later(msg, args):
+                record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
+                _hold(record, decision, self.handle)
+            else:
+                self._hold_call(level, msg, args, self._place(stacklevel), decision)
+            return
         record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
         if type(decision) is Dropped:
-            if _is_passed_on(record, decision, self.handle):
-                self.handle(record)
+            _pass_on(record, decision)
+            self.handle(record)
             return
         (
             record.lipservice_signature,
@@ -520,11 +537,70 @@ class SamplingLogger(logging.Logger):
         stacklevel: int,
     ) -> logging.LogRecord:
         # Not super()._log with the stamps in `extra`: that costs a fifth of the whole call.
-        place: Place = ("(unknown file)", 0, "(unknown function)", None)
+        place = self._place(stacklevel + 1, stack_info=stack_info)
+        return make_record(self, level, msg, args, exc_info, extra, place)
+
+    def _place(self, stacklevel: int, *, stack_info: bool = False) -> Place:
+        """Where `_log`, which calls this, was called."""
         if logging._srcfile:  # noqa: SLF001 - documented: None, and nobody looks
             with contextlib.suppress(ValueError):
-                place = self.findCaller(stack_info, stacklevel + _FRAMES)
-        return make_record(self, level, msg, args, exc_info, extra, place)
+                return self.findCaller(stack_info, stacklevel + _FRAMES)
+        return ("(unknown file)", 0, "(unknown function)", None)
+
+    def _makes_it_later(self, msg: object, args: Any) -> bool:
+        """Whether a record made at its release would be the same as one made now."""
+        return (
+            type(msg) is str
+            and _all_scalars(args)
+            and logging.getLogRecordFactory() is logging.LogRecord
+            and type(self).makeRecord is logging.Logger.makeRecord
+        )
+
+    def _hold_call(self, level: int, msg: str, args: Any, place: Place, dropped: Dropped) -> None:
+        """Have the request hold a call: its record is only made if it is released."""
+        moment = (time.time_ns(), get_ident(), threading.current_thread().name, _task_name())
+        write = functools.partial(_write_call, self, level, msg, args, place, moment, dropped)
+        dropped.scope.hold(write, _HELD_BYTES + len(msg), dropped.row)
+
+
+#: Of a call: nanoseconds since the epoch, the thread's number and name, the task's name.
+_Moment: TypeAlias = "tuple[int, int, str, str | None]"
+
+
+def _task_name() -> str | None:
+    """As `logging` finds it out from 3.12 on."""
+    asyncio = sys.modules.get("asyncio") if _HAS_TASK_NAMES else None
+    if asyncio is not None:
+        with contextlib.suppress(Exception):
+            task = asyncio.current_task()
+            return None if task is None else str(task.get_name())
+    return None
+
+
+_HAS_TASK_NAMES: Final = sys.version_info >= (3, 12)
+
+
+def _write_call(
+    logger: SamplingLogger,
+    level: int,
+    msg: str,
+    args: Any,
+    place: Place,
+    moment: _Moment,
+    dropped: Dropped,
+) -> None:
+    record = make_record(logger, level, msg, args, None, None, place)
+    nanoseconds, thread, thread_name, task_name = moment
+    created = nanoseconds / 1e9
+    record.relativeCreated -= (record.created - created) * 1000
+    record.created = created
+    record.msecs = (nanoseconds % 1_000_000_000) // 1_000_000 + 0.0
+    if record.thread is not None:  # else `logging.logThreads` is off
+        record.thread, record.threadName = thread, thread_name
+    if hasattr(record, "taskName") and getattr(logging, "logAsyncioTasks", True):
+        record.taskName = task_name
+    vars(record).update(stamps_of(dropped))
+    logger.handle(record)
 
 
 #: File, line, function and stack of a call, as `Logger.findCaller` returns them.
