@@ -466,7 +466,8 @@ class SamplingLogger(logging.Logger):
             return  # what our own HTTP call logs must not feed what caused it
         sampler = self.sampler or default_sampler_quietly()
         if type(msg) is dict:  # an event of structlog, perhaps decided already
-            record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
+            place = self._place(stacklevel, stack_info)
+            record = make_record(self, level, msg, args, exc_info, extra, place)
             if decide(sampler, record, self.handle):
                 self.handle(record)
             return
@@ -501,13 +502,16 @@ class SamplingLogger(logging.Logger):
         if type(decision) is Dropped and not decision.scope.failed:
             if not decision.scope.holds:
                 decision.scope.refuse()
-            elif exc_info or extra or stack_info or not self._makes_it_later(msg, args):
-                record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
+                return
+            place = self._place(stacklevel, stack_info)
+            if exc_info or extra or stack_info or not self._makes_it_later(msg, args):
+                record = make_record(self, level, msg, args, exc_info, extra, place)
                 _hold(record, decision, self.handle)
             else:
-                self._hold_call(level, msg, args, self._place(stacklevel), decision)
+                self._hold_call(level, msg, args, place, decision)
             return
-        record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
+        place = self._place(stacklevel, stack_info)
+        record = make_record(self, level, msg, args, exc_info, extra, place)
         if type(decision) is Dropped:
             _pass_on(record, decision)
             self.handle(record)
@@ -526,21 +530,7 @@ class SamplingLogger(logging.Logger):
             _follow_up(scope, record, decision)
         self.handle(record)
 
-    def _record(
-        self,
-        level: int,
-        msg: object,
-        args: Any,
-        exc_info: _ExcInfo,
-        extra: Mapping[str, object] | None,
-        stack_info: bool,
-        stacklevel: int,
-    ) -> logging.LogRecord:
-        # Not super()._log with the stamps in `extra`: that costs a fifth of the whole call.
-        place = self._place(stacklevel + 1, stack_info=stack_info)
-        return make_record(self, level, msg, args, exc_info, extra, place)
-
-    def _place(self, stacklevel: int, *, stack_info: bool = False) -> Place:
+    def _place(self, stacklevel: int, stack_info: bool) -> Place:
         """Where `_log`, which calls this, was called."""
         if logging._srcfile:  # noqa: SLF001 - documented: None, and nobody looks
             with contextlib.suppress(ValueError):
