@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lipservice._lazy import attribute_of
 from lipservice._version import __version__
 
 if TYPE_CHECKING:
@@ -97,14 +98,7 @@ __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604 - the table above is the one
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'lipservice' has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - only paid when a name is used
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+    return attribute_of(__name__, _HOMES, name)
 
 
 def __dir__() -> list[str]:

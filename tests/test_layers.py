@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 #: From the bottom up; a module may import what stands in its own layer or below.
 LAYERS = [
-    {"_version", "exceptions", "severity", "_fork", "_answers"},
+    {"_lazy", "_version", "exceptions", "severity", "_fork", "_answers"},
     {
         "signature",
         "_syntax_trees",

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lipservice._lazy import attribute_of
+
 if TYPE_CHECKING:
     from lipservice.export.config import LogContext as LogContext
     from lipservice.export.config import PostHogConfig as PostHogConfig
@@ -44,11 +46,4 @@ __all__ = [*_HOMES]  # noqa: PLE0604 - the table above is the one list
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'lipservice.export' has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - only paid when a name is used
-
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+    return attribute_of(__name__, _HOMES, name)
