@@ -5,6 +5,7 @@ import contextvars
 import gc
 import io
 import logging
+import logging.config
 import os
 import random
 import threading
@@ -729,3 +730,137 @@ class TestSeveralHandlers:
         assert whole == ["step\n", "failed\n"]
         assert sampled.getvalue() == "step\nfailed\n"
         assert capsys.readouterr().err == ""
+
+
+class TestWhereItWouldHaveGone:
+    """A released record takes the way that it would have taken if it had been kept."""
+
+    def test_not_to_a_handler_that_has_it_since_its_filter_is_for_other_loggers(self):
+        sampler = make_sampler(0.0)
+        logger, streams = attach_all(
+            [SamplingFilter(sampler=sampler)], [SamplingFilter("other", sampler=sampler)]
+        )
+        with lipservice.request():
+            logger.info("step")
+            logger.error("failed")
+
+        assert told(streams) == [["step", "failed"], ["step", "failed"]]
+
+    def test_to_a_handler_with_a_sampler_of_its_own_which_has_believed_the_first_one(self):
+        logger, streams = attach_all(
+            [SamplingFilter(sampler=make_sampler(0.0))], [SamplingFilter(sampler=make_sampler(0.0))]
+        )
+        with lipservice.request():
+            logger.info("step")
+            logger.error("failed")
+
+        assert told(streams) == [["step", "failed"], ["step", "failed"]]
+
+    def test_not_past_the_filters_of_another_sampling_handler(self):
+        sampler = make_sampler(0.0)
+        logger, streams = attach_all([], [])
+        logger.handlers = [SamplingHandler(each, sampler=sampler) for each in logger.handlers]
+        logger.handlers[1].addFilter(lambda record: "private" not in record.getMessage())
+        with lipservice.request():
+            logger.info("private step")
+            logger.error("failed")
+
+        assert told(streams) == [["private step", "failed"], ["failed"]]
+
+    def test_not_past_the_filters_that_stand_behind_a_logger_s_sampling_filter(self):
+        logger, streams = attach_all([])
+        logger.filters = [SamplingFilter(sampler=make_sampler(0.0)), hide_the_password]
+        with lipservice.request():
+            logger.info("password sesame")
+            logger.error("failed")
+
+        assert told(streams) == [["password ***", "failed"]]
+
+    @pytest.mark.parametrize("on", ["handler", "logger"])
+    def test_once_through_the_filters_that_stand_before_the_sampling_filter(self, on):
+        def number(record):
+            record.msg = f"[{next(numbers)}] {record.msg}"
+            return True
+
+        numbers = iter(range(10))
+        filters = [number, SamplingFilter(sampler=make_sampler(0.0)), hide_the_password]
+        logger, streams = attach_all(filters if on == "handler" else [])
+        logger.filters = filters if on == "logger" else []
+        with lipservice.request():
+            logger.info("password sesame")
+            logger.error("failed")
+
+        assert told(streams) == [["[0] password ***", "[1] failed"]]
+
+    def test_through_all_filters_of_another_handler_which_may_add_what_its_format_names(self):
+        def name(record):
+            record.place = "here"
+            return True
+
+        sampling = SamplingFilter(sampler=make_sampler(0.0))
+        logger, streams = attach_all([sampling], [name, sampling])
+        logger.handlers[1].setFormatter(logging.Formatter("%(place)s %(message)s"))
+        with lipservice.request():
+            logger.info("step")
+            logger.error("failed")
+
+        assert told(streams) == [["step", "failed"], ["here step", "here failed"]]
+
+    def test_not_past_a_filter_that_stands_before_a_sampling_filter_of_several_handlers(self):
+        def is_a_warning(record):
+            return record.levelno >= logging.WARNING
+
+        sampling = SamplingFilter(sampler=make_sampler(0.0))
+        logger, streams = attach_all([is_a_warning, sampling], [sampling])
+        with lipservice.request():
+            logger.info("step")
+            logger.error("failed")
+
+        assert told(streams) == [["failed"], ["step", "failed"]]
+
+    def test_to_the_handlers_of_today_where_logging_was_configured_anew_meanwhile(self):
+        settings = {
+            "version": 1,
+            "filters": {
+                "sampling": {"()": SamplingFilter, "sampler": make_sampler(0.0)},
+            },
+            "handlers": {
+                "console": {"class": "logging.StreamHandler", "filters": ["sampling"]},
+            },
+            "root": {"handlers": ["console"], "level": "INFO"},
+            "disable_existing_loggers": False,
+        }
+        logging.config.dictConfig(settings)
+        with lipservice.request():
+            logging.getLogger("scope.reload").info("step")
+            settings["filters"]["sampling"]["sampler"] = make_sampler(0.0)
+            logging.config.dictConfig(settings)
+            stream = io.StringIO()
+            logging.root.handlers[0].setStream(stream)
+            logging.getLogger("scope.reload").error("failed")
+        logging.root.handlers.clear()
+
+        assert stream.getvalue() == "step\nfailed\n"
+
+
+def attach_all(*filters_of_handlers):
+    """A logger with a handler for each list of filters, and their streams."""
+    logger = logging.getLogger("scope.way")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    streams = []
+    logger.handlers = []
+    for filters in filters_of_handlers:
+        streams.append(io.StringIO())
+        logger.addHandler(logging.StreamHandler(streams[-1]))
+        logger.handlers[-1].filters = filters
+    return logger, streams
+
+
+def told(streams):
+    return [stream.getvalue().splitlines() for stream in streams]
+
+
+def hide_the_password(record):
+    record.msg = record.msg.replace("sesame", "***")
+    return True

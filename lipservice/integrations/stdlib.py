@@ -12,7 +12,7 @@ import copy
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, TypeAlias
@@ -262,24 +262,54 @@ def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRe
     sampler.measure(decision, size)
 
 
-def _writers(
-    logger: logging.Logger | None, level: int, sampler: AdaptiveSampler
-) -> dict[logging.Handler, Callable[[logging.LogRecord], Any]]:
-    """The handlers from which *sampler* has kept a record of *logger*, and how they write it."""
-    found: dict[logging.Handler, Callable[[logging.LogRecord], Any]] = {}
+def _kept_out(
+    logger: logging.Logger | None, record: logging.LogRecord
+) -> Iterator[logging.Handler]:
+    """
+    The handlers of *logger* that a dropped *record* did not get to: those that sample it.
+
+    By whichever sampler: the first one that is asked decides, all others believe its stamp.
+    """
     while logger is not None:
         for handler in logger.handlers:
-            if level < handler.level:
-                continue
-            if isinstance(handler, SamplingHandler) and handler.sampler is sampler:
-                found[handler] = handler.emit
-            elif any(
-                isinstance(each, SamplingFilter) and each.sampler is sampler
-                for each in handler.filters
+            if record.levelno >= handler.level and (
+                isinstance(handler, SamplingHandler)
+                or any(
+                    isinstance(f, SamplingFilter) and _covers(f, record) for f in handler.filters
+                )
             ):
-                found[handler] = handler.handle
+                yield handler
         logger = logger.parent if logger.propagate else None
-    return found
+
+
+def _covers(sampling: logging.Filter, record: logging.LogRecord) -> bool:
+    """Whether *record* is of the part of the application that the filter *sampling* is for."""
+    return not sampling.nlen or bool(logging.Filter.filter(sampling, record))
+
+
+def _passed_behind(
+    asked: logging.Filter, filterer: logging.Filterer, record: logging.LogRecord
+) -> logging.LogRecord | None:
+    """*record*, if it passes those filters of a logger or handler that stand behind *asked*."""
+    behind = logging.Filterer()
+    behind.filters = filterer.filters[filterer.filters.index(asked) + 1 :]
+    passed = behind.filter(record)
+    if isinstance(passed, logging.LogRecord):  # from 3.12 on a filter may replace it
+        return passed
+    return record if passed else None
+
+
+def _write_behind(
+    asked: logging.Filter, handler: logging.Handler, record: logging.LogRecord
+) -> None:
+    """As `handler.handle`, without the filters up to *asked*, which *record* has passed before."""
+    passed = _passed_behind(asked, handler, record)
+    if passed is not None:
+        handler.acquire()
+        try:
+            handler.emit(passed)
+        finally:
+            handler.release()
 
 
 class SamplingFilter(logging.Filter):
@@ -320,10 +350,17 @@ class SamplingFilter(logging.Filter):
         """Write a held record: through its logger if the filter is there, else through handlers."""
         logger = logging.getLogger(record.name)
         if self in logger.filters:
-            logger.callHandlers(record)
+            passed = _passed_behind(self, logger, record)
+            if passed is not None:
+                logger.callHandlers(passed)
             return
-        for write in _writers(logger, record.levelno, self.sampler).values():
-            write(record)
+        handlers = list(_kept_out(logger, record))
+        asking = [handler for handler in handlers if self in handler.filters]
+        for handler in handlers:
+            if len(asking) == 1 and handler in asking:
+                _write_behind(self, handler, record)
+            else:  # one of several that share this filter, say: which of them asked is not known
+                handler.handle(record)
 
     @property
     def sampler(self) -> AdaptiveSampler:
@@ -391,12 +428,14 @@ class SamplingHandler(logging.Handler):
 
     def _release(self, record: logging.LogRecord) -> None:
         """Write a held record, here and wherever else the same decision has kept it out."""
-        writers = _writers(logging.getLogger(record.name), record.levelno, self.sampler)
-        if self in writers:
-            for write in writers.values():
-                write(record)
-        else:  # of a logger that is not logging's own, or behind another handler
-            self.emit(record)
+        handlers = list(_kept_out(logging.getLogger(record.name), record))
+        if self not in handlers:  # of a logger that is not logging's own, or behind another handler
+            handlers = [self]
+        for handler in handlers:
+            if handler is self:
+                self.emit(record)  # it has passed the filters before
+            else:
+                handler.handle(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Let the target write, whatever was decided."""
