@@ -1,6 +1,7 @@
 """Requests: coherent decisions, the flight recorder, and weights that stay true."""
 
 import asyncio
+import collections
 import contextvars
 import gc
 import io
@@ -10,6 +11,7 @@ import os
 import random
 import threading
 import time
+import weakref
 
 import pytest
 import structlog
@@ -75,6 +77,9 @@ def attach(kind, sampler, logger_class=logging.Logger):
 def is_kept(outcome):
     return isinstance(outcome, lipservice.Decision)
 
+
+#: Much longer than what a record takes besides.
+TEXT = "a long text " * 1000
 
 FORMS = ("filter", "logger filter", "handler", "early")
 
@@ -369,6 +374,121 @@ class TestAtTheTimeOfTheCall:
             lipservice.keep_request()
 
         assert seen[0].cart == {"items": [{"name": "tea"}]}
+
+    @pytest.mark.parametrize(
+        ("value", "change"),
+        [
+            (([1],), lambda value: value[0].append(2)),
+            ({(1, 2): [1]}, lambda value: value[1, 2].append(2)),
+            (collections.OrderedDict(a=[1]), lambda value: value["a"].append(2)),
+            (collections.defaultdict(list, {1: [1]}), lambda value: value[1].append(2)),
+            (collections.Counter("aab"), lambda value: value.clear()),
+            (collections.deque([[1]], 3), lambda value: value[0].append(2)),
+            (bytearray(b"bytes"), lambda value: value.clear()),
+            ({1, 2}, lambda value: value.clear()),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_a_container_of_any_kind_is_copied(self, value, change):
+        logger, stream = attach("filter", make_sampler(0.0))
+        logger.handlers[0].setFormatter(logging.Formatter("%(value)r"))
+        said = repr(value)
+
+        with lipservice.request():
+            logger.info("changes", extra={"value": value})
+            change(value)
+            lipservice.keep_request()
+
+        assert repr(value) != said
+        assert stream.getvalue() == f"{said}\n"
+
+    def test_a_dictionary_of_arguments_that_changes_says_what_it_said(self):
+        logger, stream = attach("filter", make_sampler(0.0))
+        step = {"number": 1}
+
+        with lipservice.request():
+            logger.info("step %(number)d", step)
+            step["number"] = 2
+            lipservice.keep_request()
+
+        assert stream.getvalue() == "INFO step 1 0.0\n"
+
+    @pytest.mark.parametrize("kind", ["filter", "handler"])
+    def test_what_a_handler_behind_it_does_to_the_record_is_not_seen(self, kind):
+        class Painting(logging.Formatter):
+            def format(self, record):
+                record.levelname = f"RED {record.levelname}"
+                record.place = "console"
+                record.exc_text = "painted"
+                return super().format(record)
+
+        logger, stream = attach(kind, make_sampler(0.0))
+        console = logging.StreamHandler(io.StringIO())
+        console.setFormatter(Painting())
+        logger.addHandler(console)
+
+        with lipservice.request():
+            logger.info("step", extra={"place": "here"})
+            lipservice.keep_request()
+
+        assert stream.getvalue() == "INFO step 0.0\n"
+
+    def test_an_argument_that_was_formatted_is_not_kept_alive(self):
+        class Large:
+            pass
+
+        logger, stream = attach("filter", make_sampler(0.0))
+        large = Large()
+        alive = weakref.ref(large)
+
+        with lipservice.request():
+            logger.info("%s", large)
+            del large
+            gc.collect()
+            assert alive() is None
+            lipservice.keep_request()
+
+        assert "Large object" in stream.getvalue()
+
+    @pytest.mark.parametrize(
+        ("arguments", "extra"),
+        [
+            ((TEXT,), None),
+            (([TEXT],), None),
+            (({"text": TEXT},), None),
+            ((), {"text": TEXT}),
+            ((), {"text": [{"text": (TEXT,)}]}),
+            ((), {"text": bytearray(TEXT, "ascii")}),
+        ],
+    )
+    def test_what_a_record_brings_along_counts_for_the_bounds(self, arguments, extra):
+        logger, stream = attach("filter", make_sampler(0.0))
+        before = recorder_totals()
+
+        with lipservice.request(limits=RecorderLimits(max_bytes=5 * len(TEXT))):
+            for _ in range(20):
+                logger.info("%s" if arguments else "text", *arguments, extra=extra)
+            lipservice.keep_request()
+
+        assert recorder_totals().evicted - before.evicted in {16, 17}
+        assert len(stream.getvalue().splitlines()) in {3, 4}
+
+    def test_a_traceback_and_a_stack_count_for_the_bounds(self):
+        def deep(left):
+            if left:
+                deep(left - 1)
+            else:
+                logger.info("deep", stack_info=True)
+                try:
+                    1 / 0  # noqa: B018
+                except ZeroDivisionError:
+                    logger.info("failed", exc_info=True)
+
+        logger, _ = attach("filter", make_sampler(0.0))
+        with lipservice.request():
+            before = lipservice.scope._recorders.bytes
+            deep(50)
+            assert lipservice.scope._recorders.bytes - before > 5000
 
     def test_what_cannot_be_copied_is_not_held_and_harms_nobody(self):
         logger, stream = attach("filter", make_sampler(0.0))

@@ -12,6 +12,7 @@ import copy
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
 from types import FrameType, TracebackType
@@ -40,10 +41,12 @@ _ExcInfo: TypeAlias = (
 # Values that cannot change until a held record is formatted.
 _SCALARS: Final = frozenset({str, int, float, bytes, bool, type(None)})
 # Attributes of a record without extras, and the weight that is set on it.
-_USUAL_ATTRIBUTES: Final = len(vars(logging.makeLogRecord({}))) + 1
-_CONTAINERS: Final = (dict, list, set)
-# What a held record takes beside its message, about.
+_RECORD: Final = frozenset({*vars(logging.makeLogRecord({})), "lipservice_weight"})
+_USUAL_ATTRIBUTES: Final = len(_RECORD)
+_SEQUENCES: Final = frozenset({list, tuple, set})
+# What a held record takes beside its message and what it brings along, and an object, about.
 _HELD_BYTES: Final = 600
+_PLACE_BYTES: Final = 50
 _formatter: Final = logging.Formatter()
 # Frames of this file that findCaller would count: from 3.11 on it tells logging's own apart.
 _FRAMES = 2 if sys.version_info >= (3, 11) else 1
@@ -181,77 +184,109 @@ def _hold(
     """
     Have the request hold *record*, with what it says now.
 
-    The record goes on to handlers that do not sample, so what is released is a copy; it is made
-    then, since most requests do not fail. What may change until then is copied or formatted now.
+    The record goes on to handlers that do not sample and may change it, so what is released is made
+    anew, of what it says now; it is made then, since most requests do not fail.
     """
-    message, arguments = record.msg, record.args
-    now: dict[str, Any] = _NOTHING_CHANGES
-    size = _HELD_BYTES
     try:
-        if type(message) is str and not record.exc_info and _all_scalars(arguments):
-            size += len(message)
-        else:
-            size += _HELD_BYTES
-            now = _formatted(record)
-        if len(vars(record)) > _USUAL_ATTRIBUTES:
-            now = {**_frozen_extras(record), **now}
+        said, size = _said(record)
+        # One of a class of the application's may keep things elsewhere than in its dictionary.
+        own = None if type(record) is logging.LogRecord else copy.copy(record)
     except Exception:  # arguments that do not fit (nobody could write it), a container in itself
         dropped.scope.refuse()
         return
 
     def write() -> None:
-        held = _copy(record)
-        vars(held).update({"msg": message, "args": arguments, **now, **stamps_of(dropped)})
+        held = logging.LogRecord.__new__(logging.LogRecord) if own is None else own
+        vars(held).update(said)
+        vars(held).update(stamps_of(dropped))
         release(held)
 
     dropped.scope.hold(write, size, dropped.row)
 
 
-_NOTHING_CHANGES: Final[dict[str, Any]] = {}
+def _said(record: logging.LogRecord) -> tuple[dict[str, Any], int]:
+    """The attributes of *record*, with what may change copied or formatted; and their bytes."""
+    said = vars(record).copy()
+    message, arguments = record.msg, record.args
+    if type(message) is str and _cannot_change(arguments):
+        size = _HELD_BYTES + len(message)
+        for argument in arguments or ():
+            if type(argument) is str or type(argument) is bytes:
+                size += len(argument)
+    else:
+        size = _HELD_BYTES + _say_now(record, said)
+    if record.exc_info or record.exc_text or record.stack_info:
+        size += _say_trace(record, said)
+    if len(said) > _USUAL_ATTRIBUTES:
+        for name in said.keys() - _RECORD:
+            said[name], added = frozen(said[name])
+            size += added
+    return said, size
 
 
-def _all_scalars(arguments: Any) -> bool:
+def _cannot_change(arguments: Any) -> bool:
     """Whether nothing can change what they say."""
-    if type(arguments) is not tuple:
-        arguments = arguments.values() if isinstance(arguments, Mapping) else arguments or ()
-    return _SCALARS.issuperset(map(type, arguments))
+    return not arguments or (type(arguments) is tuple and _SCALARS.issuperset(map(type, arguments)))
 
 
-def _formatted(record: logging.LogRecord) -> dict[str, Any]:
-    """What of a record's own attributes has to be said now."""
-    said: dict[str, Any] = {}
+def _say_now(record: logging.LogRecord, said: dict[str, Any]) -> int:
+    """Put what the message is by now into *said*, and tell its bytes."""
     if type(record.msg) is dict:  # of structlog, for its ProcessorFormatter
-        said["msg"] = _frozen(record.msg)
-    elif type(record.msg) is not str or not _all_scalars(record.args):
-        said["msg"], said["args"] = record.getMessage(), ()
+        said["msg"], size = frozen(record.msg)
+        return size
+    said["msg"], said["args"] = record.getMessage(), ()
+    return len(said["msg"])
+
+
+def _say_trace(record: logging.LogRecord, said: dict[str, Any]) -> int:
+    """Likewise what it says of an exception and of the stack."""
     if record.exc_info:
         if not record.exc_text and isinstance(record.exc_info, tuple):
             said["exc_text"] = _formatter.formatException(record.exc_info)
         said["exc_info"] = None  # its frames would stay alive
-    return said
+    return len(said["exc_text"] or "") + len(record.stack_info or "")
 
 
-def _frozen_extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {
-        name: _frozen(value)
-        for name, value in vars(record).items()
-        if type(value) in _CONTAINERS and name not in {"msg", "args"}
-    }
+def frozen(value: Any) -> tuple[Any, int]:
+    """
+    A copy of a container of the application's, down to what is none, and about its bytes.
+
+    An object of any other class is in the copy itself.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return value, len(value)
+    if kind is bytearray:
+        return kind(value), len(value)
+    if isinstance(value, dict):
+        return _frozen_mapping(value)
+    if kind in _SEQUENCES:
+        items = [frozen(each) for each in value]
+        copied = kind(each for each, _ in items)
+        return copied, _PLACE_BYTES + sum(size for _, size in items)
+    if isinstance(value, (list, deque)):
+        return _frozen_sequence(value)
+    if isinstance(value, set):
+        return copy.copy(value), _PLACE_BYTES * (1 + len(value))
+    return value, _PLACE_BYTES
 
 
-def _copy(record: logging.LogRecord) -> logging.LogRecord:
-    if type(record) is not logging.LogRecord:
-        return copy.copy(record)
-    held = logging.LogRecord.__new__(logging.LogRecord)
-    vars(held).update(vars(record))
-    return held
+def _frozen_sequence(value: Any) -> tuple[Any, int]:
+    copied = copy.copy(value)
+    size = _PLACE_BYTES
+    for place, each in enumerate(value):
+        copied[place], added = frozen(each)
+        size += added
+    return copied, size
 
 
-def _frozen(value: Any) -> Any:
-    """A copy of a container of the application's, down to what is neither container nor scalar."""
-    if type(value) is dict:
-        return {key: _frozen(each) for key, each in value.items()}
-    return type(value)(map(_frozen, value)) if type(value) in _CONTAINERS else value
+def _frozen_mapping(value: dict[Any, Any]) -> tuple[dict[Any, Any], int]:
+    copied = {} if type(value) is dict else copy.copy(value)  # it may have a default, say
+    size = _PLACE_BYTES
+    for key, each in value.items():
+        copied[key], added = frozen(each)
+        size += added + _PLACE_BYTES
+    return copied, size
 
 
 def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRecord) -> None:
