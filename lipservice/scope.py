@@ -306,12 +306,13 @@ class Ring:
         if self.tally.pid != os.getpid():
             self._start_afresh()
         held = (release, size, self._clock(), copy_context(), row)
+        gone: list[_Held | None] = []  # outlives the lock: the end of what it holds may run code
         with HOLDING.lock:
             if self._takes(size):
                 self.tally.add(size, row)
                 self._records.append(held)
                 while self._is_over(held[2]):
-                    self._take(evicted=1)
+                    gone.append(self._take(evicted=1))
             else:
                 _recorders.totals.evicted += 1
 
@@ -319,10 +320,11 @@ class Ring:
         """The oldest record that is not too old; None: there is none left."""
         if self.tally.pid != os.getpid():
             self._start_afresh()  # what was inherited, the parent releases
+        gone: list[_Held | None] = []  # as in `put`
         with HOLDING.lock:
             oldest = self._clock() - self._limits.max_age
             while self._is_older(oldest):
-                self._take(evicted=1)
+                gone.append(self._take(evicted=1))
             return self._take(released=1)
 
     def close(self) -> None:
@@ -431,7 +433,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
             ended (its server lost interest), nothing of that one gets into this one.
 
     Raises:
-        ConfigurationError: *trace_id* is none.
+        ConfigurationError: *trace_id* is none, or *limits* is no `RecorderLimits`.
     """
 
     __slots__ = ("_limits", "_name", "_randomness", "_root", "_token", "scope")
@@ -447,7 +449,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         self._name = name
         self._root = root
         self._randomness = None if trace_id is None else _randomness_of(trace_id)
-        self._limits = limits or _DEFAULT_LIMITS
+        self._limits = checked(limits)
         self._token: Token[RequestScope | None] | None = None
         #: The request, once it has begun.
         self.scope: RequestScope | None = None
@@ -500,6 +502,15 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
 
 
 _DEFAULT_LIMITS: Final = RecorderLimits()
+
+
+def checked(limits: RecorderLimits | None) -> RecorderLimits:
+    """*limits*, or the default ones; a ConfigurationError if they are something else."""
+    if limits is None:
+        return _DEFAULT_LIMITS
+    if not isinstance(limits, RecorderLimits):
+        raise ConfigurationError(f"limits is a RecorderLimits, not {limits!r:.80}")
+    return limits
 
 
 class _Watched(weakref.ref[Any]):

@@ -247,6 +247,34 @@ def test_records_held_for_too_long_are_not_released():
     assert released == ["new"]
 
 
+def test_what_goes_is_let_go_of_outside_the_lock_since_its_end_may_run_code_that_waits():
+    class Held:
+        def __call__(self):
+            pass
+
+        def __del__(self):
+            # As a pool's lock that is wanted here, and is held by a thread that logs.
+            other = threading.Thread(target=lambda: totals.append(recorder_totals()), daemon=True)
+            other.start()
+            other.join(5)
+
+    clock, totals = [0.0], []
+    scope = RequestScope(None, 0, RecorderLimits(max_records=1), clock=lambda: clock[0])
+    scope.hold(Held(), 1)
+    scope.hold(Held(), 1)
+    assert len(totals) == 1  # the first one has gone for the second one
+
+    clock[0] = 1000.0
+    scope.keep()
+    assert len(totals) == 2  # the second one is too old
+
+
+@pytest.mark.parametrize("limits", [{"max_records": 5}, 500, "500"])
+def test_limits_that_are_none_are_refused(limits):
+    with pytest.raises(ConfigurationError, match="limits is a RecorderLimits"):
+        lipservice.request(limits=limits)
+
+
 def test_rates_nest_within_a_request():
     for seed in range(2000):
         scope = RequestScope(None, random.Random(seed).getrandbits(56), RecorderLimits())
