@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import contextlib
 import contextvars
 import gc
 import io
@@ -861,6 +862,100 @@ class TestSeveralHandlers:
         loguru_logger.remove()
 
         assert [s.getvalue() for s in streams] == ["0 step\n0 failed\n", "1 step\n1 failed\n"]
+
+    def test_a_released_record_of_loguru_s_has_the_weight_0_and_what_was_bound_at_the_call(self):
+        sampler, seen = make_sampler(0.0), []
+        loguru_logger.remove()
+        loguru_logger.add(
+            lipservice.SamplingSink(lambda message: seen.append(message.record), sampler)
+        )
+        cart = ["tea"]
+        with lipservice.request():
+            loguru_logger.bind(cart=cart).info("step")
+            cart.append("milk")
+            loguru_logger.error("failed")
+        loguru_logger.remove()
+
+        step, failed = seen
+        assert step["extra"]["cart"] == ["tea"]
+        assert (step["extra"]["lipservice_rule"], step["extra"]["lipservice_weight"]) == (
+            "released",
+            0.0,
+        )
+        assert failed["extra"]["lipservice_weight"] == 1.0
+
+    def test_a_large_text_of_loguru_s_counts_for_the_bounds(self):
+        sampler, stream = make_sampler(0.0), io.StringIO()
+        loguru_logger.remove()
+        loguru_logger.add(lipservice.SamplingSink(stream, sampler), format="{extra[text]}")
+        with lipservice.request(limits=RecorderLimits(max_bytes=7 * len(TEXT))):
+            for _ in range(20):
+                loguru_logger.bind(text=TEXT).info("step")  # it is held in the extra, too
+            lipservice.keep_request()
+        loguru_logger.remove()
+
+        assert len(stream.getvalue().splitlines()) == 3
+
+    def test_a_sink_that_gets_a_record_when_its_request_has_failed_meanwhile_writes_it(self):
+        """Another thread's ERROR between two sinks of one record."""
+        sampler, streams = make_sampler(0.0), [io.StringIO(), io.StringIO()]
+        loguru_logger.remove()
+        loguru_logger.add(lipservice.SamplingSink(streams[0], sampler), format="{message}")
+        loguru_logger.add(lambda _: lipservice.keep_request(), format="{message}")
+        loguru_logger.add(lipservice.SamplingSink(streams[1], sampler), format="{message}")
+        with lipservice.request():
+            loguru_logger.info("step")
+        loguru_logger.remove()
+
+        assert [s.getvalue() for s in streams] == ["step\n", "step\n"]
+
+    @pytest.mark.parametrize("failing", ["an error", "an exception", "an error in a thread"])
+    @pytest.mark.parametrize("pausing", [False, True])
+    def test_a_coroutine_of_loguru_s_gets_the_story_in_order(self, failing, pausing):
+        sampler, told = make_sampler(0.0), []
+
+        async def sink(message):
+            if "one" in message:
+                await asyncio.sleep(0)  # the others wait for it
+            told.append(str(message).strip())
+
+        async def work():
+            async with lipservice.request():
+                loguru_logger.info("one")
+                loguru_logger.info("two")
+                if pausing:
+                    await asyncio.sleep(0)
+                if failing == "an error":
+                    loguru_logger.error("failed")
+                elif failing == "an exception":
+                    raise ZeroDivisionError
+                else:
+                    await asyncio.to_thread(lipservice.keep_request)
+                loguru_logger.info("later")
+            loguru_logger.info("outside")
+
+        async def main():
+            loguru_logger.add(lipservice.SamplingSink(sink, sampler), format="{message}")
+            with contextlib.suppress(ZeroDivisionError):
+                await work()
+            await loguru_logger.complete()
+            for _ in range(100):  # what is released by an exception is a task of its own
+                await asyncio.sleep(0)
+            await loguru_logger.complete()
+
+        loguru_logger.remove()
+        asyncio.run(main())
+        loguru_logger.remove()
+
+        assert sorted(told[:2]) == ["one", "two"]
+        assert (
+            told[2:]
+            == {
+                "an error": ["failed", "later"],
+                "an exception": [],
+                "an error in a thread": ["later"],
+            }[failing]
+        )
 
     def test_a_sink_of_loguru_s_that_pickles_records_gets_them_all_the_same(self, capsys):
         sampler = make_sampler(0.0)
