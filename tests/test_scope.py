@@ -759,6 +759,127 @@ class TestStructlog:
 
         assert lines == ["INFO by number released", "INFO by name released", "ERROR failed error"]
 
+    def test_a_level_that_is_off_for_the_logger_underneath_stays_off(self, lines):
+        logger = self.logger(lines, structlog.make_filtering_bound_logger(0), make_sampler(0.0))
+        logging.Logger.setLevel(logger._logger, logging.WARNING)
+        with lipservice.request():
+            logger.info("off")
+            logger.warning("on")
+            logger.error("failed")
+
+        assert lines == ["WARNING on released", "ERROR failed error"]
+
+    @pytest.mark.parametrize("shape", ["for a formatter", "as keywords"])
+    def test_values_that_change_say_what_they_said(self, shape):
+        def as_keywords(_logger, _name, event):
+            return event
+
+        class Under:
+            def info(self, **event):
+                stream.write(f"{event['items']}")
+
+        stream = io.StringIO()
+        under, _ = attach("none", make_sampler(0.0))
+        under.handlers[0].setStream(stream)
+        under.handlers[0].terminator = ""
+        under.handlers[0].setFormatter(
+            structlog.stdlib.ProcessorFormatter(processor=lambda _, __, event: str(event["items"]))
+        )
+        logger = structlog.wrap_logger(
+            under if shape == "for a formatter" else Under(),
+            processors=[
+                structlog.stdlib.ProcessorFormatter.wrap_for_formatter
+                if shape == "for a formatter"
+                else as_keywords
+            ],
+            wrapper_class=lipservice.sampling_bound_logger(
+                structlog.make_filtering_bound_logger(0), make_sampler(0.0)
+            ),
+        )
+        items = ["tea"]
+        with lipservice.request():
+            logger.info("cart", items=items)
+            items.append("milk")
+            lipservice.keep_request()
+
+        assert stream.getvalue() == "['tea']"
+
+    @pytest.mark.parametrize("early", [True, False])
+    def test_the_exception_is_that_of_the_call(self, early):
+        sampler = make_sampler(0.0)
+        under, stream = attach("none" if early else "filter", sampler)
+        under.handlers[0].setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                processors=[
+                    structlog.processors.format_exc_info,
+                    lambda _, __, event: event["exception"].splitlines()[-1],
+                ]
+            )
+        )
+        base = structlog.stdlib.BoundLogger
+        logger = structlog.wrap_logger(
+            under,
+            processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+            wrapper_class=lipservice.sampling_bound_logger(base, sampler) if early else base,
+        )
+        with lipservice.request():
+            try:
+                raise ValueError("the first one")
+            except ValueError:
+                logger.info("caught", exc_info=True)
+            try:
+                raise KeyError("another one")
+            except KeyError:
+                lipservice.keep_request()
+
+        assert stream.getvalue() == "ValueError: the first one\n"
+
+    def test_a_stack_level_leads_to_the_caller(self):
+        def step(logger):
+            logger.info("step", stacklevel=2)
+
+        under, stream = attach("none", make_sampler(0.0))
+        under.handlers[0].setFormatter(logging.Formatter("%(funcName)s %(message)s"))
+        logger = structlog.wrap_logger(
+            under,
+            processors=[structlog.stdlib.render_to_log_kwargs],
+            wrapper_class=lipservice.sampling_bound_logger(
+                structlog.stdlib.BoundLogger, make_sampler(0.0)
+            ),
+        )
+
+        def work():
+            with lipservice.request():
+                step(logger)
+                lipservice.keep_request()
+
+        work()
+        assert stream.getvalue() == "work step\n"
+
+    def test_the_old_async_bound_logger_holds_and_is_boosted_too(self, lines):
+        sampler = make_sampler(0.0)
+
+        async def work():
+            logger = self.logger(lines, structlog.stdlib.AsyncBoundLogger, sampler)
+            with lipservice.request():
+                await logger.info("step")
+                await logger.error("failed")
+            sampler.boost(logger="shop")
+            await logger.info("now")
+
+        asyncio.run(work())
+        assert lines == ["INFO step released", "ERROR failed error", "INFO now boosted"]
+
+    def test_what_cannot_be_held_is_counted(self, lines):
+        logger = self.logger(lines, structlog.make_filtering_bound_logger(0), make_sampler(0.0))
+        before = recorder_totals()
+        with lipservice.request():
+            logger.info("step %d", "that is no number")
+            lipservice.keep_request()
+
+        assert not lines
+        assert recorder_totals().evicted == before.evicted + 1
+
     def test_a_boosted_logger_is_kept(self, lines):
         sampler = make_sampler(0.0)
         logger = self.logger(lines, structlog.stdlib.BoundLogger, sampler)

@@ -233,6 +233,8 @@ def _say_now(record: logging.LogRecord, said: dict[str, Any]) -> int:
     """Put what the message is by now into *said*, and tell its bytes."""
     if type(record.msg) is dict:  # of structlog, for its ProcessorFormatter
         said["msg"], size = frozen(record.msg)
+        if record.msg.get("exc_info") is True:
+            said["msg"]["exc_info"] = current_exception()
         return size
     said["msg"], said["args"] = record.getMessage(), ()
     return len(said["msg"])
@@ -245,6 +247,12 @@ def _say_trace(record: logging.LogRecord, said: dict[str, Any]) -> int:
             said["exc_text"] = _formatter.formatException(record.exc_info)
         said["exc_info"] = None  # its frames would stay alive
     return len(said["exc_text"] or "") + len(record.stack_info or "")
+
+
+def current_exception() -> tuple[Any, Any, Any] | bool:
+    """What `exc_info=True` means now, for structlog; still True if there is none."""
+    current = sys.exc_info()
+    return True if current[0] is None else current
 
 
 def frozen(value: Any) -> tuple[Any, int]:

@@ -23,7 +23,13 @@ from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
 from lipservice.integrations._deciding import Deciding, decide_watched, is_boosted, stamps_of
-from lipservice.integrations.stdlib import OWN_LOGGERS, Place, make_record
+from lipservice.integrations.stdlib import (
+    OWN_LOGGERS,
+    Place,
+    current_exception,
+    frozen,
+    make_record,
+)
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, RequestScope, current_scope, deferring
 
@@ -278,8 +284,13 @@ def _with_level(
 
 def _name_of(logger: Any) -> str | None:
     """Name of the logger underneath (`_logger` is structlog's documented attribute), if any."""
-    name = getattr(getattr(logger, "_logger", None), "name", None)
+    name = getattr(getattr(_synchronous(logger), "_logger", None), "name", None)
     return name if isinstance(name, str) else None
+
+
+def _synchronous(logger: Any) -> Any:
+    """What an `AsyncBoundLogger` wraps (`sync_bl` is documented, too), or *logger* itself."""
+    return getattr(logger, "sync_bl", logger)
 
 
 def _decide_and_hold(
@@ -324,19 +335,28 @@ def _hold_event(
     Run the processors now, so that time, context and values are those of the call, and hold what
     they made for the logger underneath. `_process_event` is there for subclasses to call.
     """
+    logger = _synchronous(logger)
+    under = logger._logger  # noqa: SLF001 - documented
+    of_logging = isinstance(under, logging.Logger)
+    if of_logging and not under.isEnabledFor(_LEVELS[name]):
+        return  # it would not have been written either
     try:
+        if kw.get("exc_info") is True:
+            kw = {**kw, "exc_info": current_exception()}
         if isinstance(logger, structlog.stdlib.BoundLogger):
             kw = {**kw, "positional_args": args} if args else kw
         elif args:
             one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else None
             event = event % (one or args)
         with deferring() as effects:
-            final, options = logger._process_event(name, event, kw)  # noqa: SLF001
-        size = 200 + sum(len(str(part)) for part in (*final, *options.values()))
-    except Exception:  # DropEvent, or arguments that do not fit
+            made = logger._process_event(name, event, kw)  # noqa: SLF001
+        (final, options), size = frozen(made)
+    except structlog.DropEvent:
         return
-    under = logger._logger  # noqa: SLF001 - documented
-    if isinstance(under, logging.Logger):
+    except Exception:  # arguments that do not fit (nobody could write it), a container in itself
+        dropped.scope.refuse()
+        return
+    if of_logging:
         # Its record is made now: time, thread and place are those of the call.
         record = make_record(
             under,
@@ -345,13 +365,17 @@ def _hold_event(
             final[1:],
             options.get("exc_info"),
             options.get("extra"),
-            _place_of(sys._getframe(_HELD_BELOW), stack=bool(options.get("stack_info"))),  # noqa: SLF001
+            _place_of(
+                sys._getframe(_HELD_BELOW),  # noqa: SLF001 - as structlog does
+                level=options.get("stacklevel", 1),
+                stack=bool(options.get("stack_info")),
+            ),
         )
         vars(record).update(stamps_of(dropped))
         effects.append(functools.partial(under.handle, record))
     else:
         effects.append(functools.partial(getattr(under, name), *final, **options))
-    dropped.scope.hold(lambda: [effect() for effect in effects], size, dropped.row)
+    dropped.scope.hold(lambda: [effect() for effect in effects], 200 + size, dropped.row)
 
 
 #: The method that writes an event of a level.
@@ -367,7 +391,9 @@ _METHODS: Final = {
 _HELD_BELOW: Final = 3
 
 
-def _place_of(frame: FrameType, *, stack: bool) -> Place:
+def _place_of(frame: FrameType, *, level: int, stack: bool) -> Place:
+    for _ in range(level - 1):
+        frame = frame.f_back or frame
     shown = None
     if stack:
         shown = "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip()
