@@ -160,25 +160,28 @@ class RequestScope:
 
     Args:
         name: What it is called in health and on records ("GET /cart"); may be set later.
-        randomness: 56 random bits that decide for all its records.
+        randomness: 56 random bits that decide for all its records; None: those of the trace that
+            OpenTelemetry has when they are first asked for, else random ones.
         limits: Bounds of its ring.
         clock: Monotonic seconds.
     """
 
     __slots__ = (
-        "__weakref__", "_chances", "_clock", "_drawn", "_limits", "closed", "failed", "name",
-        "randomness", "ring",
+        "__weakref__", "_chances", "_clock", "_drawn", "_has_number", "_limits", "closed", "failed",
+        "name", "randomness", "ring",
     )  # fmt: skip
 
     def __init__(
         self,
         name: str | None,
-        randomness: int,
+        randomness: int | None,
         limits: RecorderLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.randomness = randomness
+        self._has_number = randomness is not None
+        if randomness is not None:
+            self.randomness = randomness
         #: Whether everything is kept from now on.
         self.failed = False
         #: Whether it has ended: what a left-over task logs belongs to no request.
@@ -191,6 +194,16 @@ class RequestScope:
         self._chances: dict[MinuteWindow, float] = {}
 
     # ------------------------------------------------------------------ the draw
+
+    def __getattr__(self, name: str) -> int:
+        """The number, which is asked for the first time: a span may have begun by now."""
+        if name != "randomness":
+            raise AttributeError(name, name=name, obj=self)
+        randomness = _current_randomness()
+        with HOLDING.lock:
+            if not self._has_number:  # no other thread was faster
+                self.randomness, self._has_number = randomness, True
+            return self.randomness
 
     def decides(self, cell: Cell) -> bool:
         """
@@ -425,8 +438,8 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
     Args:
         name: What it is called.
         trace_id: W3C trace id (32 hex digits); its last 56 bits decide, so that all services of a
-            trace agree. Default: that of OpenTelemetry's current span, if the application has
-            imported OpenTelemetry; else random.
+            trace agree. Default: that of OpenTelemetry's current span (when the first record is
+            decided by it), if the application has imported OpenTelemetry; else random.
         limits: Bounds of its flight recorder; default: `RecorderLimits()`.
         root: Begin a request of its own even within another one, which goes on afterwards. For
             adapters, which know where a unit of work begins: should one before it never have
@@ -460,8 +473,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         if outer is not None and not self._root:
             self.scope = outer
             return outer
-        randomness = _current_randomness() if self._randomness is None else self._randomness
-        self.scope = scope = RequestScope(self._name, randomness, self._limits)
+        self.scope = scope = RequestScope(self._name, self._randomness, self._limits)
         watch(scope, wanted=True)
         self._token = _current.set(scope)
         return scope

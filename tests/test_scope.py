@@ -17,6 +17,8 @@ import weakref
 import pytest
 import structlog
 from loguru import logger as loguru_logger
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 
 import lipservice
 from lipservice.exceptions import ConfigurationError
@@ -308,6 +310,35 @@ def test_the_trace_id_decides_alike_in_every_process():
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     with lipservice.request(trace_id=trace_id) as scope:
         assert f"{scope.randomness:014x}" == trace_id[-14:]
+
+
+def test_the_trace_decides_also_if_its_span_begins_within_the_request():
+    """As behind a middleware that stands outside of OpenTelemetry's."""
+    logger, _ = attach("filter", make_sampler(0.5))
+    with lipservice.request() as scope, TracerProvider().get_tracer("t").start_as_current_span("s"):
+        logger.info("step")
+        trace_id = trace.get_current_span().get_span_context().trace_id
+    logger.info("outside")
+
+    assert scope.randomness == trace_id & (1 << 56) - 1
+
+
+def test_threads_that_ask_for_a_request_s_number_at_once_get_one_number():
+    numbers = set()
+    for _ in range(200):
+        scope, start = RequestScope(None, None, RecorderLimits()), threading.Barrier(3)
+
+        def ask(scope=scope, start=start):
+            start.wait()
+            numbers.add((id(scope), scope.randomness))
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(numbers) == 1
+        numbers.clear()
 
 
 def test_kept_records_carry_opentelemetry_s_threshold_and_randomness():
