@@ -485,7 +485,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         traceback: TracebackType | None,
     ) -> Literal[False]:
         scope = self.scope
-        if scope is not None and isinstance(error, Exception):
+        if scope is not None and _is_failure(error):
             scope.keep()
         if scope is not None and self._token is not None:
             self._leave(scope, self._token)
@@ -511,6 +511,13 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
                 _current.set(None)
         scope.close()
         watch(scope, wanted=False)
+
+
+def _is_failure(error: BaseException | None) -> bool:
+    """What else is not an `Exception` stops a unit of work: cancelling it, closing a generator."""
+    if isinstance(error, SystemExit):
+        return not (error.code is None or (isinstance(error.code, int) and error.code == 0))
+    return isinstance(error, Exception)
 
 
 _DEFAULT_LIMITS: Final = RecorderLimits()

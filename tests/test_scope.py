@@ -130,6 +130,30 @@ def test_an_exception_that_leaves_the_request_releases_what_is_held(kind):
     assert stream.getvalue() == "INFO about to divide 0.0\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "fails"),
+    [
+        (SystemExit(1), True),
+        (SystemExit("no such file"), True),
+        (SystemExit(["odd"]), True),
+        (SystemExit(0), False),
+        (SystemExit(), False),
+        (asyncio.CancelledError(), False),
+        (GeneratorExit(), False),
+        (KeyboardInterrupt(), False),
+    ],
+    ids=repr,
+)
+def test_a_program_that_exits_with_an_error_has_failed_one_that_is_stopped_has_not(error, fails):
+    logger, stream = attach("filter", make_sampler(0.0))
+
+    with pytest.raises(type(error)), lipservice.request():
+        logger.info("step")
+        raise error
+
+    assert stream.getvalue() == ("INFO step 0.0\n" if fails else "")
+
+
 def test_keep_request_releases_and_outside_of_a_request_does_nothing():
     logger, stream = attach("filter", make_sampler(0.0))
     lipservice.keep_request()
@@ -493,10 +517,12 @@ class TestAtTheTimeOfTheCall:
 
         assert stream.getvalue() == "INFO step 0.0\n"
 
-    def test_an_argument_that_was_formatted_is_not_kept_alive(self):
+    @pytest.mark.parametrize("kind", [logging.LogRecord, type("Own", (logging.LogRecord,), {})])
+    def test_an_argument_that_was_formatted_is_not_kept_alive(self, kind):
         class Large:
             pass
 
+        logging.setLogRecordFactory(kind)
         logger, stream = attach("filter", make_sampler(0.0))
         large = Large()
         alive = weakref.ref(large)

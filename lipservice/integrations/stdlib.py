@@ -191,6 +191,8 @@ def _hold(
         said, size = _said(record)
         # One of a class of the application's may keep things elsewhere than in its dictionary.
         own = None if type(record) is logging.LogRecord else copy.copy(record)
+        if own is not None:
+            vars(own).update(said)  # now: it shall not keep alive what was formatted
     except Exception:  # arguments that do not fit (nobody could write it), a container in itself
         dropped.scope.refuse()
         return
