@@ -927,6 +927,46 @@ class TestStructlog:
         asyncio.run(work())
         assert lines == ["INFO step released", "ERROR failed error", "INFO now boosted"]
 
+    @pytest.mark.parametrize("name", ["warn", "msg"])
+    def test_another_name_of_a_method_is_held_under_the_name_that_structlog_gives_it(self, name):
+        """The logger underneath need not have it."""
+
+        class Under:
+            def warning(self, event):
+                lines.append(f"warning: {event}")
+
+            def info(self, event):
+                lines.append(f"info: {event}")
+
+        lines = []
+        logger = structlog.wrap_logger(
+            Under(),
+            processors=[lambda _, called, event: f"{called} {event['event']}"],
+            wrapper_class=lipservice.sampling_bound_logger(
+                structlog.make_filtering_bound_logger(0), make_sampler(0.0)
+            ),
+        )
+        with lipservice.request():
+            getattr(logger, name)("step")
+            lipservice.keep_request()
+
+        called = {"warn": "warning", "msg": "info"}[name]
+        assert lines == [f"{called}: {called} step"]
+
+    def test_a_logger_underneath_that_lacks_the_method_harms_nobody(self):
+        logger = structlog.wrap_logger(
+            object(),
+            processors=[lambda _, __, event: event["event"]],
+            wrapper_class=lipservice.sampling_bound_logger(
+                structlog.make_filtering_bound_logger(0), make_sampler(0.0)
+            ),
+        )
+        before = recorder_totals()
+        with lipservice.request():
+            logger.info("step")
+
+        assert recorder_totals().evicted == before.evicted + 1
+
     def test_what_cannot_be_held_is_counted(self, lines):
         logger = self.logger(lines, structlog.make_filtering_bound_logger(0), make_sampler(0.0))
         before = recorder_totals()

@@ -335,12 +335,11 @@ def _hold_event(
     Run the processors now, so that time, context and values are those of the call, and hold what
     they made for the logger underneath. `_process_event` is there for subclasses to call.
     """
-    logger = _synchronous(logger)
-    under = logger._logger  # noqa: SLF001 - documented
-    of_logging = isinstance(under, logging.Logger)
-    if of_logging and not under.isEnabledFor(_LEVELS[name]):
-        return  # it would not have been written either
     try:
+        logger = _synchronous(logger)
+        under = logger._logger  # noqa: SLF001 - documented
+        if isinstance(under, logging.Logger) and not under.isEnabledFor(_LEVELS[name]):
+            return  # it would not have been written either
         if kw.get("exc_info") is True:
             kw = {**kw, "exc_info": current_exception()}
         if isinstance(logger, structlog.stdlib.BoundLogger):
@@ -348,34 +347,53 @@ def _hold_event(
         elif args:
             one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else None
             event = event % (one or args)
+        name = _called(logger, name)
         with deferring() as effects:
             made = logger._process_event(name, event, kw)  # noqa: SLF001
         (final, options), size = frozen(made)
+        frame = sys._getframe(_HELD_BELOW)  # noqa: SLF001 - as structlog does
+        effects.append(_writer(under, name, final, options, frame, dropped))
     except structlog.DropEvent:
         return
     except Exception:  # arguments that do not fit (nobody could write it), a container in itself
         dropped.scope.refuse()
         return
-    if of_logging:
-        # Its record is made now: time, thread and place are those of the call.
-        record = make_record(
-            under,
-            _LEVELS[name],
-            final[0] if final else options.get("msg", ""),
-            final[1:],
-            options.get("exc_info"),
-            options.get("extra"),
-            _place_of(
-                sys._getframe(_HELD_BELOW),  # noqa: SLF001 - as structlog does
-                level=options.get("stacklevel", 1),
-                stack=bool(options.get("stack_info")),
-            ),
-        )
-        vars(record).update(stamps_of(dropped))
-        effects.append(functools.partial(under.handle, record))
-    else:
-        effects.append(functools.partial(getattr(under, name), *final, **options))
     dropped.scope.hold(lambda: [effect() for effect in effects], 200 + size, dropped.row)
+
+
+def _called(logger: Any, name: str) -> str:
+    """What *logger*'s method *name* calls itself to processors: `warn` is `warning`, say."""
+    called = getattr(getattr(type(logger), name, None), "__name__", name)
+    return called if called in _LEVELS else name
+
+
+def _writer(
+    under: Any,
+    name: str,
+    final: tuple[Any, ...],
+    options: dict[str, Any],
+    frame: FrameType,
+    dropped: Dropped,
+) -> Callable[[], Any]:
+    """What hands an event that was processed to the logger underneath."""
+    if not isinstance(under, logging.Logger):
+        return functools.partial(getattr(under, name), *final, **options)
+    # Its record is made now: time, thread and place are those of the call.
+    record = make_record(
+        under,
+        _LEVELS[name],
+        final[0] if final else options.get("msg", ""),
+        final[1:],
+        options.get("exc_info"),
+        options.get("extra"),
+        _place_of(
+            frame,
+            level=options.get("stacklevel", 1),
+            stack=bool(options.get("stack_info")),
+        ),
+    )
+    vars(record).update(stamps_of(dropped))
+    return functools.partial(under.handle, record)
 
 
 #: The method that writes an event of a level.
