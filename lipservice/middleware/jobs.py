@@ -46,7 +46,7 @@ def recorded(
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError(
                 f"{function.__qualname__} is a generator function, which runs after its call:"
-                " open lipservice.request() within it"
+                " open lipservice.request() around the loop over it"
             )
         called = name or _name_of(function)
         if inspect.iscoroutinefunction(function):
