@@ -113,12 +113,19 @@ class _Recorders:
     """The counters of all rings of this process, under `HOLDING`."""
 
     def __init__(self) -> None:
-        self._reset_after_fork()
+        self.totals = RecorderTotals()
+        self.bytes = 0
         on_fork(self)
 
     def _reset_after_fork(self) -> None:
         self.totals = RecorderTotals()
         self.bytes = 0
+        # The requests that are open are the parent's. A process of a pool would never leave its.
+        for key, watched in list(WATCHED.items()):
+            scope = watched()
+            if isinstance(scope, RequestScope):
+                scope.closed = True
+                WATCHED.pop(key, None)
 
 
 #: A record in a ring: how to write it, its size, since when it is held, in which context to write

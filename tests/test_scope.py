@@ -660,6 +660,21 @@ class TestAtTheTimeOfTheCall:
         assert stream.getvalue() == '{"event": "cart", "items": ["tea"]}\n'
 
 
+def returned_by_a_forked_child(work):
+    """What *work* returns there, as a text."""
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(writes, repr(work()).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(writes)
+    with os.fdopen(reads) as pipe:
+        return pipe.read()
+
+
 class TestWithoutBleeding:
     def test_what_a_task_logs_after_its_request_has_ended_belongs_to_none(self):
         logger, stream = attach("filter", make_sampler(0.0))
@@ -699,26 +714,55 @@ class TestWithoutBleeding:
         assert not WATCHED
         assert recorder_totals().held == before.held
 
-    def test_a_forked_child_releases_nothing_of_its_parent_s(self):
+    def test_a_forked_child_is_in_no_request_until_it_begins_its_own(self):
+        """A pool's process that is forked in a request would never leave it."""
         logger, stream = attach("filter", make_sampler(0.0))
-        reads, writes = os.pipe()
-        with lipservice.request():
-            logger.info("of the parent")
-            pid = os.fork()
-            if pid == 0:
+
+        def work():
+            told = [len(WATCHED), current_scope()]
+            logger.info("outside")
+            logger.error("an error outside")
+            logger.info("outside again")
+            with lipservice.request():
                 logger.info("of the child")
                 logger.error("the child fails")
-                totals = recorder_totals()
-                os.write(writes, f"{stream.getvalue()}{totals.held} held".encode())
-                os._exit(0)
-            os.waitpid(pid, 0)
-            os.close(writes)
-            with os.fdopen(reads) as pipe:
-                told = pipe.read()
+            return told, stream.getvalue().splitlines(), recorder_totals().held
+
+        with lipservice.request():
+            logger.info("of the parent")
+            in_child = returned_by_a_forked_child(work)
             lipservice.keep_request()
 
-        assert told == "INFO of the child 0.0\nERROR the child fails 1.0\n0 held"
+        assert in_child == repr(
+            (
+                [0, None],
+                [
+                    "ERROR an error outside 1.0",
+                    "INFO of the child 0.0",
+                    "ERROR the child fails 1.0",
+                ],
+                0,
+            )
+        )
         assert stream.getvalue() == "INFO of the parent 0.0\n"
+
+    def test_a_forked_child_leaves_the_request_that_it_was_forked_in_unharmed(self):
+        logger, stream = attach("filter", make_sampler(0.0))
+
+        def work():
+            logger.info("outside")
+            unit.__exit__(ValueError, ValueError(), None)
+            with lipservice.request() as scope:
+                return current_scope() is scope, stream.getvalue(), recorder_totals().held
+
+        with lipservice.request() as scope, lipservice.request(root=True) as inner:
+            unit = lipservice.request(root=True)
+            unit.__enter__()
+            logger.info("of the parent")
+            assert returned_by_a_forked_child(work) == repr((True, "", 0))
+            unit.__exit__(None, None, None)
+            assert current_scope() is inner
+        assert not scope.failed
 
     def test_what_is_held_by_one_request_counts_against_all(self, monkeypatch):
         monkeypatch.setattr(
