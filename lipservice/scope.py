@@ -136,7 +136,11 @@ _recorders: Final = _Recorders()
 def current_scope() -> RequestScope | None:
     """The request that the caller is in, or None."""
     scope = _current.get()
-    return None if scope is None or scope.closed else scope
+    # What a left-over task logs belongs to no request, nor what a forked process does before it
+    # begins one: those of its parent are the parent's, and one of a pool would never leave.
+    if scope is None or scope.closed or scope._pid != _recorders.pid:  # noqa: SLF001 - this module
+        return None
+    return scope
 
 
 def recorder_totals() -> RecorderTotals:
@@ -158,30 +162,32 @@ class RequestScope:
 
     Args:
         name: What it is called in health and on records ("GET /cart"); may be set later.
-        randomness: 56 random bits that decide for all its records.
+        randomness: 56 random bits that decide for all its records; None: those of the trace that
+            OpenTelemetry has when they are first asked for, else random ones.
         limits: Bounds of its ring.
         clock: Monotonic seconds.
     """
 
     __slots__ = (
-        "__weakref__", "_chances", "_clock", "_drawn", "_limits", "closed", "failed", "holds",
-        "name", "randomness", "ring",
+        "__weakref__", "_chances", "_clock", "_drawn", "_limits", "_number", "_pid", "closed",
+        "failed", "holds", "name", "ring",
     )  # fmt: skip
 
     def __init__(
         self,
         name: str | None,
-        randomness: int,
+        randomness: int | None,
         limits: RecorderLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.randomness = randomness
+        self._number = randomness
+        self._pid = _recorders.pid
         #: Whether everything is kept from now on.
         self.failed = False
         #: Whether its limits let it hold anything.
         self.holds = limits.max_records > 0 and limits.max_bytes > 0
-        #: Whether it has ended: what a left-over task logs belongs to no request.
+        #: Whether it has ended.
         self.closed = False
         #: What it holds; None until it has held something.
         self.ring: Ring | None = None
@@ -191,6 +197,18 @@ class RequestScope:
         self._chances: dict[MinuteWindow, float] | None = None
 
     # ------------------------------------------------------------------ the draw
+
+    @property
+    def randomness(self) -> int:
+        """The number; drawn when it is asked for the first time: a span may have begun by then."""
+        number = self._number
+        if number is None:
+            number = _current_randomness()
+            with HOLDING.lock:
+                if self._number is None:  # no other thread was faster
+                    self._number = number
+                number = self._number
+        return number
 
     def decides(self, cell: Cell) -> bool:
         """
@@ -214,7 +232,10 @@ class RequestScope:
         T = (1 - rate) * 2**56, as in OpenTelemetry's TraceState probability sampling: kept if
         R >= T. Rates nest: what is kept at 1 % is kept at 10 %.
         """
-        return rate >= LEAST_RATE and self.randomness >= _threshold(rate)
+        number = self._number
+        if number is None:
+            number = self.randomness
+        return rate >= LEAST_RATE and number >= _threshold(rate)
 
     def chance(self, window: MinuteWindow) -> float:
         """
@@ -315,6 +336,7 @@ class Ring:
             self._start_afresh()
         now, limits = self._clock(), self._limits
         held = (release, size, now, copy_context(), row)
+        gone: list[_Held] = []  # outlives the lock: the end of what it holds may run code
         with HOLDING.lock:
             if self._closed or not self._fits(size):
                 _recorders.totals.evicted += 1
@@ -327,16 +349,17 @@ class Ring:
                 or tally.bytes > limits.max_bytes
                 or (records and records[0][2] < now - limits.max_age)
             ):
-                self._evict(now)
+                self._evict(now, gone)
 
     def next_to_release(self) -> _Held | None:
         """The oldest record that is not too old; None: there is none left."""
         if self.tally.pid != os.getpid():
             self._start_afresh()  # what was inherited, the parent releases
+        gone: list[_Held | None] = []  # as in `put`
         with HOLDING.lock:
             oldest = self._clock() - self._limits.max_age
             while self._is_older(oldest):
-                self._take(evicted=1)
+                gone.append(self._take(evicted=1))
             return self._take(released=1)
 
     def close(self) -> None:
@@ -354,15 +377,17 @@ class Ring:
             return False
         return _recorders.bytes + size <= _MAX_HELD_BYTES
 
-    def _evict(self, now: float) -> None:
+    def _evict(self, now: float, gone: list[_Held]) -> None:
         limits = self._limits
         while (
             len(self._records) > limits.max_records
             or self.tally.bytes > limits.max_bytes
             or self._is_older(now - limits.max_age)
         ):
-            if self._take(evicted=1) is None:
+            held = self._take(evicted=1)
+            if held is None:
                 return
+            gone.append(held)
 
     def _is_older(self, than: float) -> bool:
         try:
@@ -440,15 +465,15 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
     Args:
         name: What it is called.
         trace_id: W3C trace id (32 hex digits); its last 56 bits decide, so that all services of a
-            trace agree. Default: that of OpenTelemetry's current span, if the application has
-            imported OpenTelemetry; else random.
+            trace agree. Default: that of OpenTelemetry's current span (when the first record is
+            decided by it), if the application has imported OpenTelemetry; else random.
         limits: Bounds of its flight recorder; default: `RecorderLimits()`.
         root: Begin a request of its own even within another one, which goes on afterwards. For
             adapters, which know where a unit of work begins: should one before it never have
             ended (its server lost interest), nothing of that one gets into this one.
 
     Raises:
-        ConfigurationError: *trace_id* is none.
+        ConfigurationError: *trace_id* is none, or *limits* is no `RecorderLimits`.
     """
 
     __slots__ = ("_limits", "_name", "_randomness", "_root", "_token", "scope")
@@ -464,7 +489,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         self._name = name
         self._root = root
         self._randomness = None if trace_id is None else _randomness_of(trace_id)
-        self._limits = limits or _DEFAULT_LIMITS
+        self._limits = checked(limits)
         self._token: Token[RequestScope | None] | None = None
         #: The request, once it has begun.
         self.scope: RequestScope | None = None
@@ -475,8 +500,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         if outer is not None and not self._root:
             self.scope = outer
             return outer
-        randomness = _current_randomness() if self._randomness is None else self._randomness
-        self.scope = scope = RequestScope(self._name, randomness, self._limits)
+        self.scope = scope = RequestScope(self._name, self._randomness, self._limits)
         if not WATCHED:
             WATCHED.add("requests")
         self._token = _current.set(scope)
@@ -489,7 +513,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         traceback: TracebackType | None,
     ) -> Literal[False]:
         scope = self.scope
-        if scope is not None and isinstance(error, Exception):
+        if scope is not None and _is_failure(error):
             scope.keep()
         if scope is not None and self._token is not None:
             self._leave(scope, self._token)
@@ -516,7 +540,23 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         scope.close()
 
 
+def _is_failure(error: BaseException | None) -> bool:
+    """What else is not an `Exception` stops a unit of work: cancelling it, closing a generator."""
+    if isinstance(error, SystemExit):
+        return not (error.code is None or (isinstance(error.code, int) and error.code == 0))
+    return isinstance(error, Exception)
+
+
 _DEFAULT_LIMITS: Final = RecorderLimits()
+
+
+def checked(limits: RecorderLimits | None) -> RecorderLimits:
+    """*limits*, or the default ones; a ConfigurationError if they are something else."""
+    if limits is None:
+        return _DEFAULT_LIMITS
+    if not isinstance(limits, RecorderLimits):
+        raise ConfigurationError(f"limits is a RecorderLimits, not {limits!r:.80}")
+    return limits
 
 
 @contextlib.contextmanager

@@ -297,6 +297,27 @@ class TestOpenTelemetry:
         assert told[0].attributes["lip_weight"] == 0.0
         assert [r.attributes["lip_rule"] for r in told] == ["released", "error"]
 
+    def test_a_released_record_says_what_it_said_and_a_large_one_counts_for_the_bounds(self, out):
+        provider = LoggerProvider(shutdown_on_exit=False)
+        made = AdaptiveSampler(policy=SamplingPolicy(sampling_rate=0.0, keep_first=0))
+        provider.add_log_record_processor(
+            SamplingLogRecordProcessor(SimpleLogRecordProcessor(out), made)
+        )
+        logger = provider.get_logger("shop")
+        body = {"items": ["tea"]}
+        large = "a long text " * 1000
+        with lipservice.request(limits=lipservice.RecorderLimits(max_bytes=5 * len(large))):
+            for _ in range(20):
+                logger.emit(body="large", attributes={"text": large})
+            logger.emit(body=body)
+            body["items"].append("milk")
+            logger.emit(body="failed", severity_number=SeverityNumber.ERROR)
+        provider.shutdown()
+        made.shutdown()
+
+        told = [data.log_record.body for data in out.get_finished_logs()]
+        assert told == [*["large"] * 4, {"items": ["tea"]}, "failed"]
+
     def test_a_request_s_records_carry_opentelemetry_s_threshold(self, out):
         provider = LoggerProvider(shutdown_on_exit=False)
         made = AdaptiveSampler(policy=SamplingPolicy(sampling_rate=0.5, keep_first=0))

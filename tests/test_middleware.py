@@ -13,12 +13,18 @@ import threading
 import wsgiref.util
 
 import pytest
+from huey import MemoryHuey
 
 import lipservice
 from lipservice.exceptions import ConfigurationError
 from lipservice.middleware import _trace
 from lipservice.middleware.asgi import SamplingASGIMiddleware
-from lipservice.middleware.jobs import lambda_handler, recorded
+from lipservice.middleware.jobs import (
+    instrument_celery,
+    instrument_huey,
+    lambda_handler,
+    recorded,
+)
 from lipservice.middleware.wsgi import SamplingWSGIMiddleware
 from lipservice.scope import current_scope
 from tests.middleware.stories import telling
@@ -662,3 +668,18 @@ def test_what_the_documentation_says_of_asyncio_s_threads_and_tasks_holds():
 )
 def test_traceparent(header, trace_id):
     assert _trace.from_traceparent(header) == trace_id
+
+
+@pytest.mark.parametrize(
+    "adapt",
+    [
+        lambda limits: SamplingWSGIMiddleware(None, limits=limits),
+        lambda limits: SamplingASGIMiddleware(None, limits=limits),
+        lambda limits: recorded(limits=limits),
+        lambda limits: instrument_celery(limits=limits),
+        lambda limits: instrument_huey(MemoryHuey(), limits=limits),
+    ],
+)
+def test_limits_that_are_none_are_refused_at_once_not_at_the_first_request(adapt):
+    with pytest.raises(ConfigurationError, match="limits is a RecorderLimits"):
+        adapt({"max_records": 5})

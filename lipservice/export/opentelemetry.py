@@ -6,6 +6,7 @@ Works with the SDK from 1.27 on; what was `emit` there is called `on_emit` since
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from lipservice.export.capture import text_of
 from lipservice.export.handler import is_own_logger
 from lipservice.export.otlp import POLICY, RATE, RULE, SIGNATURE, WEIGHT
 from lipservice.integrations._deciding import decide_watched, stamps_of
+from lipservice.integrations.stdlib import frozen
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, current_scope
 
@@ -80,7 +82,7 @@ class SamplingLogRecordProcessor(LogRecordProcessor):
         if outcome is None:
             return
         if type(outcome) is Dropped and not outcome.scope.failed:
-            self._hold(log_record, outcome, len(body))
+            self._hold(log_record, outcome)
             return
         _stamp(record, stamps_of(outcome, request))
         if type(outcome) is Dropped:
@@ -89,12 +91,23 @@ class SamplingLogRecordProcessor(LogRecordProcessor):
             request.keep()  # what led to the error goes before it
         self._pass_on(log_record)
 
-    def _hold(self, log_record: Any, dropped: Dropped, length: int) -> None:
+    def _hold(self, log_record: Any, dropped: Dropped) -> None:
+        record = log_record.log_record
+        try:
+            body, size = frozen(record.body)
+            size += frozen(dict(record.attributes or {}))[1]  # the SDK has copied these
+        except Exception:  # a container in itself, say
+            dropped.scope.refuse()
+            return
+        if body is not record.body:
+            log_record, record = copy.copy(log_record), copy.copy(record)
+            log_record.log_record, record.body = record, body
+
         def write() -> None:
-            _stamp(log_record.log_record, stamps_of(dropped))
+            _stamp(record, stamps_of(dropped))
             self._pass_on(log_record)
 
-        dropped.scope.hold(write, _HELD_BYTES + length, dropped.row)
+        dropped.scope.hold(write, _HELD_BYTES + size, dropped.row)
 
     def emit(self, log_data: Any) -> None:
         """`on_emit` as the SDK called it before 1.35."""
@@ -140,5 +153,5 @@ _NAMES: Final = {
     "lipservice_rule": RULE,
     "lipservice_policy": POLICY,
 }
-# What a held record takes beside its body, about.
+# What a held record takes beside its body and attributes, about.
 _HELD_BYTES: Final = 1000

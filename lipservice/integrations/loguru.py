@@ -12,7 +12,9 @@ import contextlib
 import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from lipservice._settings import default_sampler_quietly
@@ -21,7 +23,7 @@ from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
 from lipservice.integrations._deciding import Deciding, decide_watched, stamps_of
-from lipservice.integrations.stdlib import OWN_LOGGERS
+from lipservice.integrations.stdlib import OWN_LOGGERS, frozen
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, RequestScope, current_scope
 
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 def decide(
     sampler: AdaptiveSampler,
     record: Record,
-    write: Callable[[], Any] | None = None,
+    message: Message | None = None,
+    write: Callable[[Message], Any] | None = None,
 ) -> bool:
     """
     Whether to keep *record*; stamps `extra` with `lipservice_*`, or the record with the weight 0
@@ -46,7 +49,8 @@ def decide(
     Args:
         sampler: What decides.
         record: The record.
-        write: Writes the record to this sink, should its request fail; None: that cannot be done.
+        message: The record as this sink would write it, and
+        write: what writes it, should its request fail; None: that cannot be done.
     """
     stamps = record["extra"]
     if "lipservice_weight" in stamps:
@@ -54,8 +58,8 @@ def decide(
     whole: dict[str, Any] = record  # type: ignore[assignment]  # a plain dict at run time
     if "lipservice_weight" in whole:
         held = whole.get(_HELD)
-        if write is not None and held is not None:
-            held.add(write)  # for this sink, too
+        if message is not None and write is not None and held is not None:
+            held.add(message, write)  # for this sink, too
         return False
     if record["name"] in OWN_LOGGERS:
         return True
@@ -63,7 +67,7 @@ def decide(
         return False
     scope = current_scope() if WATCHED else None
     if scope is not None or sampler.boosted_loggers:
-        return _decide_watched(sampler, record, scope, write)
+        return _decide_watched(sampler, record, scope, message, write)
     decision = sampler.decide_at(record["message"], record["level"].no, _site_of, record)
     if decision is None:
         whole["lipservice_weight"] = 0.0  # not in `extra`, where other sinks would print it
@@ -83,14 +87,15 @@ def _decide_watched(
     sampler: AdaptiveSampler,
     record: Record,
     scope: RequestScope | None,
-    write: Callable[[], Any] | None,
+    message: Message | None,
+    write: Callable[[Message], Any] | None,
 ) -> bool:
-    message, level = record["message"], record["level"].no
+    text, level = record["message"], record["level"].no
     outcome = decide_watched(
         sampler,
         record["name"],
         scope,
-        message,
+        text,
         level,
         is_format=False,
         find_site=_site_of,
@@ -106,13 +111,13 @@ def _decide_watched(
             outcome.scope.pass_on(outcome.row)
             return True
         whole["lipservice_weight"] = 0.0
-        whole[_HELD] = held = _Held(outcome, 200 + len(message))
-        if write is not None:
-            held.add(write)
+        whole[_HELD] = held = _Held(outcome)
+        if message is not None and write is not None:
+            held.add(message, write)
         return False
     record["extra"].update(stamps_of(outcome, scope))
     if outcome.unmeasured is not None:
-        sampler.measure(outcome, len(message))
+        sampler.measure(outcome, len(text))
     if scope is not None and level >= logging.ERROR:
         scope.keep()
     return True
@@ -120,28 +125,46 @@ def _decide_watched(
 
 #: Where a record that a request dropped has its `_Held`.
 _HELD: Final = "lipservice_held"
+# What it takes besides its text and what was bound, about.
+_HELD_BYTES: Final = 600
 
 
 class _Held:
     """A record that its request holds for all the sinks that it was kept from: they share it."""
 
-    __slots__ = ("_dropped", "_size", "_writers")
+    __slots__ = ("_dropped", "_is_released", "_record", "_waiting")
 
-    def __init__(self, dropped: Dropped, size: int) -> None:
+    def __init__(self, dropped: Dropped) -> None:
         self._dropped = dropped
-        self._size = size
-        self._writers: list[Callable[[], Any]] = []
+        self._record: Record | None = None
+        self._waiting: deque[Callable[[], Any]] = deque()
+        self._is_released = False
 
-    def add(self, write: Callable[[], Any]) -> None:
-        """Write it to one more sink, should the request fail."""
-        self._writers.append(write)
-        if len(self._writers) == 1:
-            self._dropped.scope.hold(self._write, self._size, self._dropped.row)
+    def add(self, message: Message, write: Callable[[Message], Any]) -> None:
+        """Write *message* to one more sink, should the request fail."""
+        record, size = self._record, 0
+        if record is None:
+            try:
+                extra, size = frozen({**message.record["extra"], **stamps_of(self._dropped)})
+            except Exception:  # a container in itself, say
+                self._dropped.scope.refuse()
+                return
+            record = self._record = cast("Record", {**message.record, "extra": extra})
+        held = type(message)(message)  # formatted already: what would have been written
+        held.record = record
+        self._waiting.append(partial(write, held))
+        if size:
+            self._dropped.scope.hold(
+                self._release, _HELD_BYTES + size + len(message), self._dropped.row
+            )
+        elif self._is_released:  # meanwhile
+            self._release()
 
-    def _write(self) -> None:
-        for write in self._writers:
+    def _release(self) -> None:
+        self._is_released = True
+        while self._waiting:
             with contextlib.suppress(Exception):  # no reason to miss the next sink
-                write()
+                self._waiting.popleft()()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_nothing, ())  # a sink with `enqueue=True` pickles the record, and what is in it
@@ -235,10 +258,8 @@ class SamplingSink(Deciding):
         return logger.add(self.target, filter=LoguruFilter(self.sampler, also=also), **options)
 
     def _keeps(self, message: Message) -> bool:
-        def write() -> None:
-            self._pass_on(message)  # formatted already: what would have been written
-
-        return decide(self._bound or default_sampler_quietly(), message.record, write)
+        sampler = self._bound or default_sampler_quietly()
+        return decide(sampler, message.record, message, self._pass_on)
 
     def _pass_on(self, message: Message) -> Any:
         raise NotImplementedError  # a path has no sink of its own: see `add`
@@ -254,17 +275,62 @@ class _FunctionSink(SamplingSink):
 
 
 class _CoroutineSink(SamplingSink):
-    async def __call__(self, message: Message) -> None:
-        if self._keeps(message):
+    @property
+    def __call__(self) -> _AtOnce:
+        return _AtOnce(self.written)
+
+    def begin(self, message: Message) -> Coroutine[Any, Any, None]:
+        """Decide, and return what writes."""
+        sampler = self._bound or default_sampler_quietly()
+        keeps = decide(sampler, message.record, message, partial(self._start_in, _running_loop()))
+        return self.written(message if keeps else None)
+
+    async def written(self, message: Message | None) -> None:
+        """Write *message*, after what was released before it."""
+        loop = asyncio.get_running_loop()
+        released = [
+            task for task, sink in _tasks.items() if sink is self and task.get_loop() is loop
+        ]
+        if released:
+            await asyncio.wait(released)
+        if message is not None:
             await self.target(message)  # type: ignore[operator]
 
-    def _pass_on(self, message: Message) -> None:
+    def _start_in(self, loop: asyncio.AbstractEventLoop | None, message: Message) -> None:
+        """Have a released message written, in the loop that it was logged in."""
+        running = _running_loop()
+        if loop is None or loop is running:
+            self._start(message)
+        else:
+            loop.call_soon_threadsafe(self._start, message)
+
+    def _start(self, message: Message) -> None:
         task = asyncio.get_running_loop().create_task(self.target(message))  # type: ignore[operator]
-        _tasks.add(task)  # the loop holds its tasks weakly
-        task.add_done_callback(_tasks.discard)
+        _tasks[task] = self  # the loop holds its tasks weakly
+        task.add_done_callback(_tasks.pop)
 
 
-_tasks: Final[set[asyncio.Task[Any]]] = set()
+class _AtOnce(partial[Coroutine[Any, Any, None]]):
+    """
+    A coroutine function (`inspect` looks into a `partial`) that decides when it is called.
+
+    loguru has a task await what it returns: later, when the request may be over.
+    """
+
+    def __call__(self, message: Message) -> Coroutine[Any, Any, None]:
+        sink: _CoroutineSink = cast("Any", self.func).__self__
+        return sink.begin(message)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+#: Released messages that are being written, and by which sink.
+_tasks: Final[dict[asyncio.Task[Any], _CoroutineSink]] = {}
 
 
 class _StreamSink(SamplingSink):

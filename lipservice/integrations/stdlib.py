@@ -15,7 +15,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, TypeAlias
@@ -43,10 +44,12 @@ _ExcInfo: TypeAlias = (
 # Values that cannot change until a held record is formatted.
 _SCALARS: Final = frozenset({str, int, float, bytes, bool, type(None)})
 # Attributes of a record without extras, and the weight that is set on it.
-_USUAL_ATTRIBUTES: Final = len(vars(logging.makeLogRecord({}))) + 1
-_CONTAINERS: Final = (dict, list, set)
-# What a held record takes beside its message, about.
+_RECORD: Final = frozenset({*vars(logging.makeLogRecord({})), "lipservice_weight"})
+_USUAL_ATTRIBUTES: Final = len(_RECORD)
+_SEQUENCES: Final = frozenset({list, tuple, set})
+# What a held record takes beside its message and what it brings along, and an object, about.
 _HELD_BYTES: Final = 600
+_PLACE_BYTES: Final = 50
 _formatter: Final = logging.Formatter()
 # Frames of this file that findCaller would count: from 3.11 on it tells logging's own apart.
 _FRAMES = 2 if sys.version_info >= (3, 11) else 1
@@ -179,90 +182,134 @@ def _hold(
     """
     Have the request hold *record*, with what it says now.
 
-    The record goes on to handlers that do not sample, so what is released is a copy; it is made
-    then, since most requests do not fail. What may change until then is copied or formatted now.
+    The record goes on to handlers that do not sample and may change it, so what is released is made
+    anew, of what it says now; it is made then, since most requests do not fail.
     """
     if not dropped.scope.holds:
         dropped.scope.refuse()
         return
-    message, arguments = record.msg, record.args
-    now: dict[str, Any] = _NOTHING_CHANGES
-    size = _HELD_BYTES
     try:
-        if type(message) is str and not record.exc_info and _all_scalars(arguments):
-            size += len(message)
-        else:
-            size += _HELD_BYTES
-            now = _formatted(record)
-        if len(vars(record)) > _USUAL_ATTRIBUTES:
-            now = {**_frozen_extras(record), **now}
+        said, size = _said(record)
+        # One of a class of the application's may keep things elsewhere than in its dictionary.
+        own = None if type(record) is logging.LogRecord else copy.copy(record)
+        if own is not None:
+            vars(own).update(said)  # now: it shall not keep alive what was formatted
     except Exception:  # arguments that do not fit (nobody could write it), a container in itself
         dropped.scope.refuse()
         return
-    # Not a closure: its cells would make a third of what a held record costs the collector.
-    write = functools.partial(_write, record, message, arguments, now, dropped, release)
+    # Not a closure: its cells would be a good part of what a held record costs the collector.
+    write = functools.partial(_write, said, own, dropped, release)
     dropped.scope.hold(write, size, dropped.row)
 
 
 def _write(
-    record: logging.LogRecord,
-    message: Any,
-    arguments: Any,
-    now: dict[str, Any],
+    said: dict[str, Any],
+    own: logging.LogRecord | None,
     dropped: Dropped,
     release: Callable[[logging.LogRecord], Any],
 ) -> None:
-    held = _copy(record)
-    vars(held).update({"msg": message, "args": arguments, **now, **stamps_of(dropped)})
+    held = logging.LogRecord.__new__(logging.LogRecord) if own is None else own
+    vars(held).update(said)
+    vars(held).update(stamps_of(dropped))
     release(held)
 
 
-_NOTHING_CHANGES: Final[dict[str, Any]] = {}
+def _said(record: logging.LogRecord) -> tuple[dict[str, Any], int]:
+    """The attributes of *record*, with what may change copied or formatted; and their bytes."""
+    said = vars(record).copy()
+    if type(record.msg) is str and _cannot_change(record.args):
+        size = _bytes_of(record.msg, record.args)
+    else:
+        size = _HELD_BYTES + _say_now(record, said)
+    if record.exc_info or record.exc_text or record.stack_info:
+        size += _say_trace(record, said)
+    if len(said) > _USUAL_ATTRIBUTES:
+        for name in said.keys() - _RECORD:
+            said[name], added = frozen(said[name])
+            size += added
+    return said, size
 
 
-def _all_scalars(arguments: Any) -> bool:
+def _bytes_of(message: str, arguments: Any) -> int:
+    """What a record takes whose message and arguments cannot change."""
+    size = _HELD_BYTES + len(message)
+    for argument in arguments or ():
+        if type(argument) is str or type(argument) is bytes:
+            size += len(argument)
+    return size
+
+
+def _cannot_change(arguments: Any) -> bool:
     """Whether nothing can change what they say."""
-    if type(arguments) is tuple:
-        return _SCALARS.issuperset(map(type, arguments))
-    values = arguments.values() if isinstance(arguments, Mapping) else arguments or ()
-    return _SCALARS.issuperset(map(type, values))
+    return not arguments or (type(arguments) is tuple and _SCALARS.issuperset(map(type, arguments)))
 
 
-def _formatted(record: logging.LogRecord) -> dict[str, Any]:
-    """What of a record's own attributes has to be said now."""
-    said: dict[str, Any] = {}
+def _say_now(record: logging.LogRecord, said: dict[str, Any]) -> int:
+    """Put what the message is by now into *said*, and tell its bytes."""
     if type(record.msg) is dict:  # of structlog, for its ProcessorFormatter
-        said["msg"] = _frozen(record.msg)
-    elif type(record.msg) is not str or not _all_scalars(record.args):
-        said["msg"], said["args"] = record.getMessage(), ()
+        said["msg"], size = frozen(record.msg)
+        if record.msg.get("exc_info") is True:
+            said["msg"]["exc_info"] = current_exception()
+        return size
+    said["msg"], said["args"] = record.getMessage(), ()
+    return len(said["msg"])
+
+
+def _say_trace(record: logging.LogRecord, said: dict[str, Any]) -> int:
+    """Likewise what it says of an exception and of the stack."""
     if record.exc_info:
         if not record.exc_text and isinstance(record.exc_info, tuple):
             said["exc_text"] = _formatter.formatException(record.exc_info)
         said["exc_info"] = None  # its frames would stay alive
-    return said
+    return len(said["exc_text"] or "") + len(record.stack_info or "")
 
 
-def _frozen_extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {
-        name: _frozen(value)
-        for name, value in vars(record).items()
-        if type(value) in _CONTAINERS and name not in {"msg", "args"}
-    }
+def current_exception() -> tuple[Any, Any, Any] | bool:
+    """What `exc_info=True` means now, for structlog; still True if there is none."""
+    current = sys.exc_info()
+    return True if current[0] is None else current
 
 
-def _copy(record: logging.LogRecord) -> logging.LogRecord:
-    if type(record) is not logging.LogRecord:
-        return copy.copy(record)
-    held = logging.LogRecord.__new__(logging.LogRecord)
-    vars(held).update(vars(record))
-    return held
+def frozen(value: Any) -> tuple[Any, int]:
+    """
+    A copy of a container of the application's, down to what is none, and about its bytes.
+
+    An object of any other class is in the copy itself.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return value, len(value)
+    if kind is bytearray:
+        return kind(value), len(value)
+    if isinstance(value, dict):
+        return _frozen_mapping(value)
+    if kind in _SEQUENCES:
+        items = [frozen(each) for each in value]
+        copied = kind(each for each, _ in items)
+        return copied, _PLACE_BYTES + sum(size for _, size in items)
+    if isinstance(value, (list, deque)):
+        return _frozen_sequence(value)
+    if isinstance(value, set):
+        return copy.copy(value), _PLACE_BYTES * (1 + len(value))
+    return value, _PLACE_BYTES
 
 
-def _frozen(value: Any) -> Any:
-    """A copy of a container of the application's, down to what is neither container nor scalar."""
-    if type(value) is dict:
-        return {key: _frozen(each) for key, each in value.items()}
-    return type(value)(map(_frozen, value)) if type(value) in _CONTAINERS else value
+def _frozen_sequence(value: Any) -> tuple[Any, int]:
+    copied = copy.copy(value)
+    size = _PLACE_BYTES
+    for place, each in enumerate(value):
+        copied[place], added = frozen(each)
+        size += added
+    return copied, size
+
+
+def _frozen_mapping(value: dict[Any, Any]) -> tuple[dict[Any, Any], int]:
+    copied = {} if type(value) is dict else copy.copy(value)  # it may have a default, say
+    size = _PLACE_BYTES
+    for key, each in value.items():
+        copied[key], added = frozen(each)
+        size += added + _PLACE_BYTES
+    return copied, size
 
 
 def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRecord) -> None:
@@ -273,24 +320,54 @@ def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRe
     sampler.measure(decision, size)
 
 
-def _writers(
-    logger: logging.Logger | None, level: int, sampler: AdaptiveSampler
-) -> dict[logging.Handler, Callable[[logging.LogRecord], Any]]:
-    """The handlers from which *sampler* has kept a record of *logger*, and how they write it."""
-    found: dict[logging.Handler, Callable[[logging.LogRecord], Any]] = {}
+def _kept_out(
+    logger: logging.Logger | None, record: logging.LogRecord
+) -> Iterator[logging.Handler]:
+    """
+    The handlers of *logger* that a dropped *record* did not get to: those that sample it.
+
+    By whichever sampler: the first one that is asked decides, all others believe its stamp.
+    """
     while logger is not None:
         for handler in logger.handlers:
-            if level < handler.level:
-                continue
-            if isinstance(handler, SamplingHandler) and handler.sampler is sampler:
-                found[handler] = handler.emit
-            elif any(
-                isinstance(each, SamplingFilter) and each.sampler is sampler
-                for each in handler.filters
+            if record.levelno >= handler.level and (
+                isinstance(handler, SamplingHandler)
+                or any(
+                    isinstance(f, SamplingFilter) and _covers(f, record) for f in handler.filters
+                )
             ):
-                found[handler] = handler.handle
+                yield handler
         logger = logger.parent if logger.propagate else None
-    return found
+
+
+def _covers(sampling: logging.Filter, record: logging.LogRecord) -> bool:
+    """Whether *record* is of the part of the application that the filter *sampling* is for."""
+    return not sampling.nlen or bool(logging.Filter.filter(sampling, record))
+
+
+def _passed_behind(
+    asked: logging.Filter, filterer: logging.Filterer, record: logging.LogRecord
+) -> logging.LogRecord | None:
+    """*record*, if it passes those filters of a logger or handler that stand behind *asked*."""
+    behind = logging.Filterer()
+    behind.filters = filterer.filters[filterer.filters.index(asked) + 1 :]
+    passed = behind.filter(record)
+    if isinstance(passed, logging.LogRecord):  # from 3.12 on a filter may replace it
+        return passed
+    return record if passed else None
+
+
+def _write_behind(
+    asked: logging.Filter, handler: logging.Handler, record: logging.LogRecord
+) -> None:
+    """As `handler.handle`, without the filters up to *asked*, which *record* has passed before."""
+    passed = _passed_behind(asked, handler, record)
+    if passed is not None:
+        handler.acquire()
+        try:
+            handler.emit(passed)
+        finally:
+            handler.release()
 
 
 class SamplingFilter(logging.Filter):
@@ -331,10 +408,17 @@ class SamplingFilter(logging.Filter):
         """Write a held record: through its logger if the filter is there, else through handlers."""
         logger = logging.getLogger(record.name)
         if self in logger.filters:
-            logger.callHandlers(record)
+            passed = _passed_behind(self, logger, record)
+            if passed is not None:
+                logger.callHandlers(passed)
             return
-        for write in _writers(logger, record.levelno, self.sampler).values():
-            write(record)
+        handlers = list(_kept_out(logger, record))
+        asking = [handler for handler in handlers if self in handler.filters]
+        for handler in handlers:
+            if len(asking) == 1 and handler in asking:
+                _write_behind(self, handler, record)
+            else:  # one of several that share this filter, say: which of them asked is not known
+                handler.handle(record)
 
     @property
     def sampler(self) -> AdaptiveSampler:
@@ -402,12 +486,14 @@ class SamplingHandler(logging.Handler):
 
     def _release(self, record: logging.LogRecord) -> None:
         """Write a held record, here and wherever else the same decision has kept it out."""
-        writers = _writers(logging.getLogger(record.name), record.levelno, self.sampler)
-        if self in writers:
-            for write in writers.values():
-                write(record)
-        else:  # of a logger that is not logging's own, or behind another handler
-            self.emit(record)
+        handlers = list(_kept_out(logging.getLogger(record.name), record))
+        if self not in handlers:  # of a logger that is not logging's own, or behind another handler
+            handlers = [self]
+        for handler in handlers:
+            if handler is self:
+                self.emit(record)  # it has passed the filters before
+            else:
+                handler.handle(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Let the target write, whatever was decided."""
@@ -541,7 +627,7 @@ class SamplingLogger(logging.Logger):
         """Whether a record made at its release would be the same as one made now."""
         return (
             type(msg) is str
-            and _all_scalars(args)
+            and _cannot_change(args)
             and logging.getLogRecordFactory() is logging.LogRecord
             and type(self).makeRecord is logging.Logger.makeRecord
         )
@@ -550,7 +636,7 @@ class SamplingLogger(logging.Logger):
         """Have the request hold a call: its record is only made if it is released."""
         moment = (time.time_ns(), get_ident(), threading.current_thread().name, _task_name())
         write = functools.partial(_write_call, self, level, msg, args, place, moment, dropped)
-        dropped.scope.hold(write, _HELD_BYTES + len(msg), dropped.row)
+        dropped.scope.hold(write, _bytes_of(msg, args), dropped.row)
 
 
 #: Of a call: nanoseconds since the epoch, the thread's number and name, the task's name.

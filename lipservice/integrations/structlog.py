@@ -23,7 +23,13 @@ from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
 from lipservice.integrations._deciding import Deciding, decide_watched, stamps_of
-from lipservice.integrations.stdlib import OWN_LOGGERS, Place, make_record
+from lipservice.integrations.stdlib import (
+    OWN_LOGGERS,
+    Place,
+    current_exception,
+    frozen,
+    make_record,
+)
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, RequestScope, current_scope, deferring
 
@@ -277,8 +283,13 @@ def _with_level(
 
 def _name_of(logger: Any) -> str | None:
     """Name of the logger underneath (`_logger` is structlog's documented attribute), if any."""
-    name = getattr(getattr(logger, "_logger", None), "name", None)
+    name = getattr(getattr(_synchronous(logger), "_logger", None), "name", None)
     return name if isinstance(name, str) else None
+
+
+def _synchronous(logger: Any) -> Any:
+    """What an `AsyncBoundLogger` wraps (`sync_bl` is documented, too), or *logger* itself."""
+    return getattr(logger, "sync_bl", logger)
 
 
 def _decide_and_hold(
@@ -326,33 +337,64 @@ def _hold_event(
     they made for the logger underneath. `_process_event` is there for subclasses to call.
     """
     try:
+        logger = _synchronous(logger)
+        under = logger._logger  # noqa: SLF001 - documented
+        if isinstance(under, logging.Logger) and not under.isEnabledFor(_LEVELS[name]):
+            return  # it would not have been written either
+        if kw.get("exc_info") is True:
+            kw = {**kw, "exc_info": current_exception()}
         if isinstance(logger, structlog.stdlib.BoundLogger):
             kw = {**kw, "positional_args": args} if args else kw
         elif args:
             one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) else None
             event = event % (one or args)
+        name = _called(logger, name)
         with deferring() as effects:
-            final, options = logger._process_event(name, event, kw)  # noqa: SLF001
-        size = 200 + sum(len(str(part)) for part in (*final, *options.values()))
-    except Exception:  # DropEvent, or arguments that do not fit
+            made = logger._process_event(name, event, kw)  # noqa: SLF001
+        (final, options), size = frozen(made)
+        frame = sys._getframe(_HELD_BELOW)  # noqa: SLF001 - as structlog does
+        effects.append(_writer(under, name, final, options, frame, dropped))
+    except structlog.DropEvent:
         return
-    under = logger._logger  # noqa: SLF001 - documented
-    if isinstance(under, logging.Logger):
-        # Its record is made now: time, thread and place are those of the call.
-        record = make_record(
-            under,
-            _LEVELS[name],
-            final[0] if final else options.get("msg", ""),
-            final[1:],
-            options.get("exc_info"),
-            options.get("extra"),
-            _place_of(sys._getframe(_HELD_BELOW), stack=bool(options.get("stack_info"))),  # noqa: SLF001
-        )
-        vars(record).update(stamps_of(dropped))
-        effects.append(functools.partial(under.handle, record))
-    else:
-        effects.append(functools.partial(getattr(under, name), *final, **options))
-    dropped.scope.hold(lambda: [effect() for effect in effects], size, dropped.row)
+    except Exception:  # arguments that do not fit (nobody could write it), a container in itself
+        dropped.scope.refuse()
+        return
+    dropped.scope.hold(lambda: [effect() for effect in effects], 200 + size, dropped.row)
+
+
+def _called(logger: Any, name: str) -> str:
+    """What *logger*'s method *name* calls itself to processors: `warn` is `warning`, say."""
+    called = getattr(getattr(type(logger), name, None), "__name__", name)
+    return called if called in _LEVELS else name
+
+
+def _writer(
+    under: Any,
+    name: str,
+    final: tuple[Any, ...],
+    options: dict[str, Any],
+    frame: FrameType,
+    dropped: Dropped,
+) -> Callable[[], Any]:
+    """What hands an event that was processed to the logger underneath."""
+    if not isinstance(under, logging.Logger):
+        return functools.partial(getattr(under, name), *final, **options)
+    # Its record is made now: time, thread and place are those of the call.
+    record = make_record(
+        under,
+        _LEVELS[name],
+        final[0] if final else options.get("msg", ""),
+        final[1:],
+        options.get("exc_info"),
+        options.get("extra"),
+        _place_of(
+            frame,
+            level=options.get("stacklevel", 1),
+            stack=bool(options.get("stack_info")),
+        ),
+    )
+    vars(record).update(stamps_of(dropped))
+    return functools.partial(under.handle, record)
 
 
 #: The method that writes an event of a level.
@@ -368,7 +410,9 @@ _METHODS: Final = {
 _HELD_BELOW: Final = 3
 
 
-def _place_of(frame: FrameType, *, stack: bool) -> Place:
+def _place_of(frame: FrameType, *, level: int, stack: bool) -> Place:
+    for _ in range(level - 1):
+        frame = frame.f_back or frame
     shown = None
     if stack:
         shown = "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip()

@@ -7,7 +7,7 @@ from typing import Any
 
 from lipservice.middleware._trace import from_traceparent
 from lipservice.middleware._unit import CARRIED, carried, leave, name_of
-from lipservice.scope import RecorderLimits, request
+from lipservice.scope import RecorderLimits, checked, request
 
 _Message = MutableMapping[str, Any]
 _Scope = MutableMapping[str, Any]
@@ -30,11 +30,14 @@ class SamplingASGIMiddleware:
     Args:
         app: The application.
         limits: Bounds of a request's flight recorder; default: `RecorderLimits()`.
+
+    Raises:
+        ConfigurationError: *limits* is no `RecorderLimits`.
     """
 
     def __init__(self, app: _App, *, limits: RecorderLimits | None = None) -> None:
         self._app = app
-        self._limits = limits
+        self._limits = checked(limits)
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Serve one connection."""

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, cast
 from lipservice.exceptions import ConfigurationError
 from lipservice.middleware._trace import from_traceparent, from_x_ray
 from lipservice.middleware._unit import leave
-from lipservice.scope import RecorderLimits, RequestScope, request
+from lipservice.scope import RecorderLimits, RequestScope, checked, request
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -35,16 +35,18 @@ def recorded(
 
     Raises:
         ConfigurationError: It stands above a generator function, whose body runs after the call,
-            or above something that is no function (`@recorded` without parentheses).
+            or above something that is no function (`@recorded` without parentheses), or *limits*
+            is no `RecorderLimits`.
     """
     if name is not None and not isinstance(name, str):
         raise ConfigurationError(f"name is a text, not {name!r:.80}; write @recorded()")
+    limits = checked(limits)
 
     def decorate(function: _Function) -> _Function:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError(
                 f"{function.__qualname__} is a generator function, which runs after its call:"
-                " open lipservice.request() within it"
+                " open lipservice.request() around the loop over it"
             )
         called = name or _name_of(function)
         if inspect.iscoroutinefunction(function):
@@ -108,8 +110,13 @@ def instrument_celery(*, limits: RecorderLimits | None = None) -> None:
     there is one, and has failed when it logs an ERROR or raises (also for a retry). A task that is
     run at once (`task_always_eager`, `apply()`) belongs to the request that it is called in. A
     second call changes nothing.
+
+    Raises:
+        ConfigurationError: *limits* is no `RecorderLimits`.
     """
     from celery import signals  # noqa: PLC0415 - optional
+
+    limits = checked(limits)
 
     def begin(task: Any = None, **_: Any) -> None:
         running = task.request
@@ -150,7 +157,11 @@ def instrument_huey(huey: Any, *, limits: RecorderLimits | None = None) -> None:
     It is called by the task's name and has failed when it logs an ERROR or raises (also for a
     retry). A task that is run at once (`immediate=True`) belongs to the request that it is called
     in. A second call only changes *limits*.
+
+    Raises:
+        ConfigurationError: *limits* is no `RecorderLimits`.
     """
+    limits = checked(limits)
 
     def record(task: Any) -> None:
         execute = task.execute

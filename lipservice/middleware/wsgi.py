@@ -8,7 +8,7 @@ from typing import Any
 
 from lipservice.middleware._trace import from_traceparent
 from lipservice.middleware._unit import Steps, Unit, carried, name_of
-from lipservice.scope import RecorderLimits
+from lipservice.scope import RecorderLimits, checked
 
 _App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -26,11 +26,14 @@ class SamplingWSGIMiddleware:
     Args:
         app: The application.
         limits: Bounds of a request's flight recorder; default: `RecorderLimits()`.
+
+    Raises:
+        ConfigurationError: *limits* is no `RecorderLimits`.
     """
 
     def __init__(self, app: _App, *, limits: RecorderLimits | None = None) -> None:
         self._app = app
-        self._limits = limits
+        self._limits = checked(limits)
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]

@@ -8,5 +8,13 @@ from lipservice.scope import RequestScope
 
 
 def open_requests() -> list[RequestScope]:
-    """Those that have begun and not ended."""
+    """Those that have begun and not ended, garbage (of other tests, say) excepted."""
+    found = _found()
+    if found:
+        gc.collect()
+        found = _found()
+    return found
+
+
+def _found() -> list[RequestScope]:
     return [each for each in gc.get_objects() if type(each) is RequestScope and not each.closed]
