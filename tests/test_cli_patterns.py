@@ -293,11 +293,33 @@ def test_what_is_none():
         ("logger.info('a ' + b)", "concatenation"),
         ("logger.info(b)", "other"),
         ("logger.info(_('a %s') % b)", "other"),
-        ("logger.info('a' if b else 'c')", "other"),
+        ("logger.info(f'a {b}' if b else c)", "other"),
+        ("from loguru import logger; logger.info('a ' + '{}', b)", "arguments"),
     ],
 )
 def test_kinds_of_calls(call, kind):
     assert [each.kind for each in find_calls("app.py", [call])] == [kind]
+
+
+def test_a_call_that_may_log_several_messages_is_told_once_for_each():
+    lines = [
+        "def f(a, b, c):",
+        "    text = f'a {a}' if b else 'none'",
+        "    logger.info(text); logger.info(c); logger.info('%s of %s' % (a, b) if c else 'no b')",
+    ]
+
+    calls = find_calls("app.py", lines)
+
+    assert [(call.kind, call.template and call.template.format) for call in calls] == [
+        ("f-string", "a %s"),
+        ("constant", "none"),
+        ("other", None),
+        ("% operator", "%s of %s"),
+        ("constant", "no b"),
+    ]
+    assert [call.reason for call in calls] == [""] * 5
+    assert [call.replacement for call in calls] == [""] * 5
+    assert len({call.place for call in calls}) == 3
 
 
 @pytest.mark.parametrize(

@@ -229,16 +229,16 @@ def _run_call_sites(arguments: argparse.Namespace) -> int:
         counted = 0
     sites.sort(key=_worst_first)
     if arguments.json:
-        document = _sites_to_dict(sites, len(calls), len(files), arguments.top)
+        document = _sites_to_dict(sites, calls, len(files), arguments.top)
         document["troubles"] = troubles
         if arguments.logs:
             document["input"] = _input_to_dict(reading, counted)
         print(json.dumps(document, indent=2))
     else:
         _print_sites(sites, console, arguments.top, measured=bool(arguments.logs))
-        healed = sum(not site.call.reason for site in sites)
+        own, healed, all_calls = _numbers_of_calls(sites, calls)
         console.line(
-            f"{len(sites):,} of {_count(len(calls), 'logging call')}"
+            f"{own:,} of {_count(all_calls, 'logging call')}"
             f" in {_count(len(files), 'file')} format their messages themselves;"
             f" {healed:,} of them are healed at run time"
         )
@@ -246,6 +246,13 @@ def _run_call_sites(arguments: argparse.Namespace) -> int:
             console.line(f"left out: {safe(trouble)}")
         _print_troubles(reading, console)
     return 1 if arguments.check and sites else 0
+
+
+def _numbers_of_calls(sites: Sequence[_Site], calls: Sequence[LoggingCall]) -> tuple[int, int, int]:
+    """Calls that format their messages themselves; those of them that are healed; all calls."""
+    own = {site.call.place for site in sites}
+    not_healed = {site.call.place for site in sites if site.call.reason}
+    return len(own), len(own - not_healed), len({call.place for call in calls})
 
 
 def _calls_in(files: Sequence[str], named: Sequence[str]) -> tuple[list[LoggingCall], list[str]]:
@@ -290,15 +297,16 @@ def _print_sites(
 
 
 def _sites_to_dict(
-    sites: Sequence[_Site], calls: int, files: int, top: int | None
+    sites: Sequence[_Site], calls: Sequence[LoggingCall], files: int, top: int | None
 ) -> dict[str, Any]:
+    own, healed, all_calls = _numbers_of_calls(sites, calls)
     return {
         "schema_version": SCHEMA_VERSION,
         "generator": f"lipservice {__version__}",
         "files": files,
-        "logging_calls": calls,
-        "call_site_count": len(sites),
-        "healed_count": sum(not site.call.reason for site in sites),
+        "logging_calls": all_calls,
+        "call_site_count": own,
+        "healed_count": healed,
         "call_sites": [
             {
                 "path": Path(site.call.path).as_posix(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import logging.handlers
+import queue
 import random
 
 import pytest
@@ -48,8 +50,19 @@ def caught(logger, name):
 
 def by_level(logger, name):
     logger.log(20, f"user {name} logged in")
+
+def arguments(logger, name):
+    logger.info("user %s logged in", name)
+
+def by_name(logger, name):
+    text = f"user {name} logged in"
+    logger.info(text)
+
+def conditional(logger, name):
+    logger.info(f"user {name} logged in" if name else "nobody logged in")
 """
 HOW = ("f_string", "over_lines", "brace_format", "percent", "concatenated", "caught", "by_level")
+HOW += ("by_name", "conditional")
 
 
 @pytest.fixture
@@ -175,6 +188,36 @@ def test_a_message_that_was_formatted_has_the_template_s_signature(form, source,
         log_all()
 
     assert form.signatures == [TEMPLATE] * 4
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMS if "loguru" not in kind])
+def test_a_format_string_counts_even_where_it_was_filled_in_before(sampler, source, kind):
+    # structlog's filtering logger fills it in before any processor, a QueueHandler before others.
+    form = Form()
+    logger = FORMS[kind](sampler, form)
+    source.arguments(logger, "bob")
+    while analyse_waiting():
+        pass
+    for name in ("eve", "ada lovelace", "17"):
+        source.arguments(logger, name)
+
+    assert form.signatures[1:] == [TEMPLATE] * 3
+
+
+def test_what_a_queue_handler_has_filled_in_is_healed_behind_the_queue(sampler, source):
+    form = Form()
+    behind = logging_form("filter")(sampler, form)
+    records = queue.SimpleQueue()
+    logger = logging.Logger("application")
+    logger.addHandler(logging.handlers.QueueHandler(records))
+    for name in ("bob", "eve", "ada lovelace"):
+        source.arguments(logger, name)
+    for _ in range(3):
+        behind.handle(records.get())
+        while analyse_waiting():
+            pass
+
+    assert form.signatures == [compute_signature("user bob logged in"), TEMPLATE, TEMPLATE]
 
 
 def test_braces_that_loguru_fills_in_count_as_a_template(sampler, tmp_path):
