@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from lipservice._version import __version__
-from lipservice.cli.inputs import open_sources, progress_bar, whole_number
+from lipservice.cli.inputs import (
+    add_files_argument,
+    add_log_format_argument,
+    open_sources,
+    read_records,
+    whole_number,
+)
 from lipservice.cli.logging_calls import (
     SELF_FORMATTED,
     LoggingCall,
@@ -25,8 +31,7 @@ from lipservice.signature import compute_signature
 from lipservice.simulation import wording
 from lipservice.simulation.console import Console, fit, safe
 from lipservice.simulation.counting import MOST_PATTERNS, Pattern, PatternCounter
-from lipservice.simulation.log_format import read_log_format
-from lipservice.simulation.reading import Reading, Record, read_sources
+from lipservice.simulation.reading import Reading, Record
 from lipservice.source_templates import template_of_format
 
 SCHEMA_VERSION: Final = 1
@@ -47,10 +52,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.epilog = _EXAMPLES
-    parser.add_argument(
-        "files", nargs="*", metavar="LOG",
-        help="log files, plain, .gz, .bz2 or .xz; - for standard input",
-    )  # fmt: skip
+    add_files_argument(parser, "LOG")
     parser.add_argument(
         "--call-sites", nargs="+", metavar="PATH",
         help="show the logging calls in these Python files and folders that format their messages "
@@ -67,10 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true",
         help="with --call-sites: exit code 1 if there is such a call",
     )  # fmt: skip
-    parser.add_argument(
-        "--log-format", metavar="FORMAT",
-        help="the format string of your logging, if the guess is wrong",
-    )  # fmt: skip
+    add_log_format_argument(parser)
     parser.add_argument(
         "--top", type=whole_number, metavar="N",
         help=f"rows to show (default: {_DEFAULT_TOP} patterns; all call sites; all with --json)",
@@ -105,7 +104,7 @@ class _Row:
 
 def _run_patterns(arguments: argparse.Namespace) -> int:
     counter, reading = PatternCounter(), Reading()
-    for record in _records(arguments.files, arguments.log_format, reading):
+    for record in read_records(open_sources(arguments.files), reading, arguments.log_format):
         counter.add(record)
     rows = _rows(counter.patterns())
     if arguments.json:
@@ -114,12 +113,6 @@ def _run_patterns(arguments: argparse.Namespace) -> int:
         top = _DEFAULT_TOP if arguments.top is None else arguments.top
         _print_patterns(rows, reading, Console(sys.stdout), top)
     return 0
-
-
-def _records(names: list[str], log_format: str | None, reading: Reading) -> Iterable[Record]:
-    custom = read_log_format(log_format) if log_format else None
-    with progress_bar(sources := open_sources(names)) as progress:
-        yield from read_sources(sources, reading, custom=custom, progress=progress)
 
 
 def _rows(patterns: Iterable[Pattern]) -> list[_Row]:
@@ -224,7 +217,8 @@ def _run_call_sites(arguments: argparse.Namespace) -> int:
     ]
     reading = Reading()
     if arguments.logs:
-        counted = _count_in_logs(sites, _records(arguments.logs, arguments.log_format, reading))
+        sources = open_sources(arguments.logs)
+        counted = _count_in_logs(sites, read_records(sources, reading, arguments.log_format))
     else:
         counted = 0
     sites.sort(key=_worst_first)
