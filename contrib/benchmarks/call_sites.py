@@ -9,27 +9,34 @@ messages with seeded values for its variables, which go through what an adapter 
 of a call with arguments by its format string, the others through `site_at`, `analyse_waiting` and
 `format_for` against the real source, and by LSIG-1 where there is no format.
 
-The true statement of a message is its call; calls of one and the same template are one statement,
-since no one could tell their messages apart. What a call that is given a plain name logs is not
-known: such calls are counted as "other", and make no messages. Figures as in grouping.py; the
-first messages of a site, until the background has read its source, are not in them.
-"ideal" is what every call would reach if it were written with arguments: where LSIG-1 gives two
-format strings one signature, healing cannot tell them apart either.
+What the true statement of a message is can be told in two ways, and GA is shown for both:
+
+format     its format string, every conversion as `%s`. Calls of one and the same format string are
+           one statement: no one could tell their messages apart, and whoever reads a table of
+           patterns wants to see them as one. All other figures are by this one.
+call       its call, strictly: two calls of one format string are then always a miss.
+
+What a call that is given the result of another function logs is not known: such calls are counted
+as "other", and make no messages. Figures as in grouping.py; the first messages of a site, until the
+background has read its source, are not in them. "ideal" is what every call would reach if it were
+written with arguments: where LSIG-1 gives two format strings one signature, healing cannot tell
+them apart either. "missed" says why messages are not in a group that is exactly one statement.
 """
 
 import argparse
 import json
 import random
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 
-from grouping import figures
+from grouping import FIGURES, figures
 
 from lipservice import call_sites
 from lipservice.cli import logging_calls
@@ -205,26 +212,59 @@ def judge(calls, number, seed):
     scored = [call for call in calls if call.template is not None]
     made = [(call, messages_of(call, number, rng)) for call in scored]
     meet(made)
-    statements, plain, healed, ideal = [], [], [], []
+    groups = {which: [] for which in WHICH}
     for call, messages in made:
-        statements += [call.template.format] * len(messages)
-        plain += [signature_without(call, message) for message in messages]
-        healed += [signature_with(call, message) for message in messages]
-        ideal += [compute_format_signature(call.template.format)] * len(messages)
+        groups["without"] += [signature_without(call, message) for message in messages]
+        groups["with"] += [signature_with(call, message) for message in messages]
+        groups["as_arguments"] += [compute_format_signature(call.template.format)] * len(messages)
+    statements = [call.template.format for call, messages in made for _ in messages]
+    by_call = [(call.place, call.template.format) for call, messages in made for _ in messages]
     sites = {(site.path, site.line): site for site in call_sites.call_sites()}
     own = [call for call in scored if call.kind in SELF]
     return {
         "kinds": dict(Counter(call.kind for call in calls)),
         "statements": len({call.template.format for call in scored}),
-        "without": figures(plain, statements),
-        "with": figures(healed, statements),
-        "as_arguments": figures(ideal, statements),
+        **{which: figures(groups[which], statements) for which in WHICH},
+        "by_call": {which: figures(groups[which], by_call) for which in WHICH},
+        "missed": missed(made, groups["with"], groups["as_arguments"], sites),
+        "under_its_format": sum(map(str.__eq__, groups["with"], groups["as_arguments"]))
+        / len(statements),
         "self_formatted": len(own),
         "healed": sum(not outcome(call, sites) for call in own),
         "reasons": dict(Counter(filter(None, (outcome(call, sites) for call in own)))),
-        "self_formatted_without": figures(*of_kind(made, plain, SELF)) if own else None,
-        "self_formatted_with": figures(*of_kind(made, healed, SELF)) if own else None,
+        "self_formatted_without": figures(*of_kind(made, groups["without"], SELF)) if own else None,
+        "self_formatted_with": figures(*of_kind(made, groups["with"], SELF)) if own else None,
     }, made
+
+
+def words_of(call):
+    return tuple(re.findall(r"\w+", call.template.format.replace("%s", " ")))
+
+
+def missed(made, found, ideal, sites):
+    """Shares of the messages that are not in a group that is one statement, by cause."""
+    calls = [call for call, messages in made for _ in messages]
+    statements_in, signatures_of = defaultdict(set), defaultdict(set)
+    for call, signature in zip(calls, found, strict=True):
+        statements_in[signature].add(call.template.format)
+        signatures_of[call.template.format].add(signature)
+    words_in, formats_in = defaultdict(set), defaultdict(set)
+    for call, signature in zip(calls, ideal, strict=True):
+        formats_in[signature].add(call.template.format)
+        words_in[signature].add(words_of(call))
+    causes = Counter()
+    for call, signature, own in zip(calls, found, ideal, strict=True):
+        if len(statements_in[signature]) == len(signatures_of[call.template.format]) == 1:
+            continue
+        if signature != own:
+            causes[f"not healed: {outcome(call, sites) or 'some of its messages'}"] += 1
+        elif len(words_in[own]) > 1:
+            causes["LSIG-1: a constant looks like a value, or runs into one"] += 1
+        elif len(formats_in[own]) > 1:
+            causes["LSIG-1: the same words, other values or marks"] += 1
+        else:
+            causes["beside messages that are not healed"] += 1
+    return {cause: number / len(calls) for cause, number in causes.most_common()}
 
 
 def meet(made):
@@ -392,8 +432,8 @@ def overall(results):
         reasons.update(result["reasons"])
         kinds.update(result["kinds"])
 
-    def mean(which, figure):
-        return sum(result[which][figure] * result["statements"] for result in results) / total
+    def mean(value_of):
+        return sum(value_of(result) * result["statements"] for result in results) / total
 
     own = [result for result in results if result["self_formatted"]]
 
@@ -403,18 +443,34 @@ def overall(results):
             result[which][figure] * weight for result, weight in zip(own, weights, strict=True)
         ) / sum(weights)
 
-    names = ("GA", "FGA", "merged")
     return {
         "kinds": dict(kinds),
         "statements": total,
         "self_formatted": sum(result["self_formatted"] for result in results),
         "healed": sum(result["healed"] for result in results),
         "reasons": dict(reasons),
-        **{which: {name: mean(which, name) for name in names} for which in WHICH},
+        **means(mean, lambda result: result),
+        "by_call": means(mean, lambda result: result["by_call"]),
+        "under_its_format": mean(lambda result: result["under_its_format"]),
+        "missed": {
+            cause: mean(lambda result, cause=cause: result["missed"].get(cause, 0.0))
+            for cause in sorted({cause for result in results for cause in result["missed"]})
+        },
         **{
-            which: {name: mean_of_own(which, name) for name in names}
+            which: {name: mean_of_own(which, name) for name in FIGURES}
             for which in ("self_formatted_without", "self_formatted_with")
         },
+    }
+
+
+def means(mean, figures_of):
+    """Means of each figure, with and without healing."""
+    return {
+        which: {
+            name: mean(lambda result, which=which, name=name: figures_of(result)[which][name])
+            for name in FIGURES
+        }
+        for which in WHICH
     }
 
 
@@ -425,23 +481,32 @@ def table(result):
 
 def _rows(result):
     head = f"{'':20}{'calls':>7}{'own':>6}{'healed':>8}"
-    figure_names = [
-        f"{w} {f}" for w in ("LSIG-1", "healed", "ideal") for f in ("GA", "FGA", "merged")
-    ]
+    figure_names = [f"{w} {f}" for w in ("LSIG-1", "healed", "ideal") for f in FIGURES]
     yield head + "".join(f"{name:>14}" for name in figure_names)
     for name, each in [*result["applications"].items(), ("overall", result["overall"])]:
         row = (
             f"{name:20}{sum(each['kinds'].values()):7}{each['self_formatted']:6}{each['healed']:8}"
         )
-        yield row + "".join(
-            f"{each[which][figure]:14.4f}" for which in WHICH for figure in ("GA", "FGA", "merged")
-        )
+        yield row + "".join(f"{each[which][figure]:14.4f}" for which in WHICH for figure in FIGURES)
     all_ = result["overall"]
+    for truth, each in (
+        ("format string", all_),
+        ("call", all_["by_call"]),
+    ):
+        values = ", ".join(
+            f"{label} {each[which]['GA']:.4f}"
+            for label, which in zip(("LSIG-1", "healed", "ideal"), WHICH, strict=True)
+        )
+        yield f"GA by {truth}: {values}"
+    yield f"messages under the signature of their format string: {all_['under_its_format']:.4f}"
+    yield "missed, healed, by format string:"
+    for cause, share in sorted(all_["missed"].items(), key=lambda each: -each[1]):
+        yield f"  {share:8.3%}  {cause}"
     yield f"kinds of calls: {all_['kinds']}"
     yield f"not healed: {all_['reasons']}"
     own = [
         f"{f} {all_['self_formatted_without'][f]:.4f} -> {all_['self_formatted_with'][f]:.4f}"
-        for f in ("GA", "FGA", "merged")
+        for f in FIGURES
     ]
     yield "calls that format their own messages alone: " + ", ".join(own)
     ns = ", ".join(f"{name} {value:.0f}" for name, value in result["cost"]["ns"].items())
