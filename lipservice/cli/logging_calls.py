@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -225,7 +226,8 @@ def find_calls(path: str, lines: Sequence[str]) -> list[LoggingCall]:
         ]
     except SyntaxError as error:
         raise ConfigurationError(
-            f"cannot parse {path}, line {error.lineno}: {error.msg}"
+            f"cannot parse {path}, line {error.lineno}, as Python"
+            f" {sys.version_info.major}.{sys.version_info.minor}: {error.msg}"
         ) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigurationError(f"cannot parse {path}: {error}") from error

@@ -36,6 +36,8 @@ from lipservice.source_templates import template_of_format
 
 SCHEMA_VERSION: Final = 1
 _DEFAULT_TOP: Final = 20
+#: Files left out that are named; JSON has them all.
+_MOST_TROUBLES: Final = 10
 #: Signatures of a log whose call site is remembered; what comes after is looked for each time.
 _MOST_SIGNATURES: Final = 1_000_000
 _WORD: Final = re.compile(r"\w+")
@@ -230,14 +232,17 @@ def _run_call_sites(arguments: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2))
     else:
         _print_sites(sites, console, arguments.top, measured=bool(arguments.logs))
+        for trouble in troubles[:_MOST_TROUBLES]:
+            console.line(f"left out: {safe(trouble)}")
+        if len(troubles) > _MOST_TROUBLES:
+            console.line(f"left out: {_count(len(troubles) - _MOST_TROUBLES, 'more file')}")
         own, healed, all_calls = _numbers_of_calls(sites, calls)
         console.line(
             f"{own:,} of {_count(all_calls, 'logging call')}"
-            f" in {_count(len(files), 'file')} format their messages themselves;"
-            f" {healed:,} of them are healed at run time"
+            f" in {_count(len(files), 'file')}"
+            f" {'formats its message itself' if own == 1 else 'format their messages themselves'};"
+            f" healed at run time: {healed:,}"
         )
-        for trouble in troubles:
-            console.line(f"left out: {safe(trouble)}")
         _print_troubles(reading, console)
     return 1 if arguments.check and sites else 0
 
@@ -263,9 +268,11 @@ def _calls_in(files: Sequence[str], named: Sequence[str]) -> tuple[list[LoggingC
     return calls, troubles
 
 
-def _worst_first(site: _Site) -> tuple[int, int, int, int, str, int]:
+def _worst_first(site: _Site) -> tuple[int, int, bool, int, int, str, int]:
+    """By what it does in the logs; else by what it can do: what is healed makes one pattern."""
     call = site.call
-    return (-site.signatures, -site.bytes, -call.words, -len(call.variables), call.path, call.line)
+    measured = (-site.signatures, -site.bytes)
+    return (*measured, not call.reason, -call.words, -len(call.variables), call.path, call.line)
 
 
 def _print_sites(
