@@ -177,11 +177,11 @@ class CallSite:
             elif self.percent and message != self._example:
                 _let_wait(self)
             return None
-        formats = {template.format for template in templates if template.matches(message)}
-        if len(formats) != 1:
+        fitting = [template for template in templates if template.matches(message)]
+        if len(fitting) != 1:  # none, or several: each is of another format
             self._miss()
             return None
-        found = formats.pop()
+        found = fitting[0].format
         if found not in self._healable:
             return None
         self.healed += 1

@@ -6,8 +6,8 @@ What a line of source says of the messages that it logs.
 
 An f-string, `%`, `str.format` and `+` are all told as the percent format that would make the same
 messages. The work is bounded, whatever the source: a file is never parsed as a whole, only the
-arguments of the calls of one logical line. Rule of this module: every function is pure, and
-bad source means that there is no template.
+arguments of the calls of one logical line, and the function around them where one is a name. Rule
+of this module: every function is pure, and bad source means that there is no template.
 """
 
 from __future__ import annotations
@@ -63,15 +63,18 @@ class SourceTemplate(NamedTuple):
 
         Of a template with `percents` no variable may hold a `%`, which could take an argument away.
         """
-        if self.percents >= 0 and message.count("%") != self.percents:
+        _, varies, head, middles, tail, _, percents = self
+        if not varies:
+            return message == head
+        if not message.startswith(head) or not message.endswith(tail):
             return False
-        if not self.varies:
-            return message == self.head
-        at = len(self.head)
-        end = len(message) - len(self.tail)
-        if end < at or not message.startswith(self.head) or not message.endswith(self.tail):
+        if percents >= 0 and message.count("%") != percents:
             return False
-        for middle in self.middles:
+        at = len(head)
+        end = len(message) - len(tail)
+        if end < at:
+            return False
+        for middle in middles:
             found = message.find(middle, at, end)
             if found < 0:
                 return False
@@ -436,7 +439,7 @@ def _uses(behind: Sequence[str], *, braces: bool, percent: bool) -> list[Use]:
         not each.startswith("**") and not _KEYWORD_ARGUMENT.match(each) for each in given
     )
     if percent:
-        return [Use.FORMAT] * positional
+        return [Use.FORMAT] if positional else []
     return [Use.MESSAGE, Use.FILLED] if positional else [Use.MESSAGE]
 
 
@@ -454,6 +457,8 @@ def _templates_of(
     """Of each string that an expression can be; none, where one of them cannot be told."""
     import ast  # noqa: PLC0415 - when first needed
 
+    if not uses:
+        return []
     try:
         expression = ast.parse(f"(\n{source}\n)", mode="eval").body
     except (SyntaxError, ValueError):
@@ -532,7 +537,7 @@ def _assigned(name: str, lines: Sequence[str], line: int) -> list[ast.expr] | No
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             own = [each for each in targets if isinstance(each, ast.Name) and each.id == name]
             plain.update(own)
-            values += [node.value] * bool(own)
+            values += [node.value] if own else []
         elif node not in plain and _binds(node, name):
             return None
     return [side for value in values if value is not None for side in _sides(value)] or None
@@ -554,12 +559,13 @@ def _function_at(text: str, line: int) -> ast.FunctionDef | ast.AsyncFunctionDef
     """The innermost function that a line belongs to, of a text that is one function."""
     import ast  # noqa: PLC0415
 
-    indented = text[:1].isspace()
     try:
-        tree = ast.parse("if 1:\n" * indented + _Scanner(text).source() + "\n")
+        source = _Scanner(text).source() + "\n"
+        if source[0].isspace():  # a method, say
+            source, line = f"if 1:\n{source}", line + 1
+        tree = ast.parse(source)
     except (SyntaxError, ValueError, _Unreadable):
         return None
-    line += indented
     return max(
         (
             node

@@ -533,6 +533,7 @@ UNKNOWN = {
     "nonlocal within": (
         "said = f'user {name} in'\ndef f():\n  nonlocal said\n  said = said\nlogger.info(said)"
     ),
+    "a global beside a local within": ("def f():\n  said = f'user {name} in'\nlogger.info(said)"),
     "a lambda's": "said = f'user {name} in'\n(lambda said: logger.info(said))(said)",
     "global": "global said\nsaid = f'user {name} in'\nlogger.info(said)",
     "deleted": "said = f'user {name} in'\nif not ok: del said\nlogger.info(said)",
@@ -546,7 +547,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("body", UNKNOWN.values(), ids=UNKNOWN)
 def test_a_name_that_could_hold_something_else_is_left_to_its_message(run, body):
-    (record,) = run(in_a_function(body), name="bob")
+    (record,) = run(in_a_function(body), name="bob", said="user bob in")
 
     assert heal(record, str(record.msg)) is None
     assert reason_of(record) == "not a template"
