@@ -8,13 +8,17 @@ import logging
 import logging.handlers
 import queue
 import random
+import warnings
 
 import pytest
 import structlog
 from loguru import logger as loguru_logger
+from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+from opentelemetry.sdk._logs import export as otel_export
 
 import lipservice
 from lipservice.call_sites import analyse_waiting
+from lipservice.export.opentelemetry import SamplingLogRecordProcessor
 from lipservice.integrations.loguru import LoguruFilter, SamplingSink
 from lipservice.integrations.stdlib import SamplingFilter, SamplingHandler, sampling_logger_class
 from lipservice.integrations.structlog import SamplingProcessor, sampling_bound_logger
@@ -218,6 +222,28 @@ def test_what_a_queue_handler_has_filled_in_is_healed_behind_the_queue(sampler, 
             pass
 
     assert form.signatures == [compute_signature("user bob logged in"), TEMPLATE, TEMPLATE]
+
+
+def test_what_opentelemetry_s_handler_has_filled_in_is_healed(sampler, source):
+    # Renamed by OpenTelemetry along the versions that we work with.
+    name = "InMemoryLogRecordExporter"
+    exporter = (getattr(otel_export, name, None) or otel_export.InMemoryLogExporter)()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(
+        SamplingLogRecordProcessor(otel_export.SimpleLogRecordProcessor(exporter), sampler)
+    )
+    logger = logging.Logger("application", logging.DEBUG)
+    with warnings.catch_warnings():  # newer versions deprecate it
+        warnings.simplefilter("ignore", DeprecationWarning)
+        logger.addHandler(LoggingHandler(logger_provider=provider))
+    for name in ("bob", "eve", "ada lovelace"):
+        source.arguments(logger, name)
+        while analyse_waiting():
+            pass
+    provider.shutdown()
+
+    kept = [each.log_record.attributes["lip_sig"] for each in exporter.get_finished_logs()]
+    assert kept == [compute_signature("user bob logged in"), TEMPLATE, TEMPLATE]
 
 
 def test_braces_that_loguru_fills_in_count_as_a_template(sampler, tmp_path):
