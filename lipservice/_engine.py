@@ -284,12 +284,27 @@ class DecisionEngine:
         except Exception as error:
             return self._decide_in_doubt(self.decide_message, message, severity, error)
 
-    def decide_format(self, format_string: str, severity: Severity) -> Decision | None:
-        """Decide about a %-style format string whose arguments need not be looked at."""
+    def decide_format(
+        self,
+        format_string: str,
+        severity: Severity,
+        find_site: FindSite[Any] | None = None,
+        where: Any = None,
+    ) -> Decision | None:
+        """
+        Decide about a %-style format string whose arguments need not be looked at.
+
+        Args:
+            format_string: What the record has beside its arguments.
+            severity: As of `decide_message`.
+            find_site: Finds the call site (`site_at(..., percent=True)`), which tells whether a
+                variable was put into the format string; called as by `decide_at`.
+            where: What *find_site* needs.
+        """
         try:
             cell = self._formats[severity].get(format_string)
             if cell is None:
-                cell = self._find_format(format_string, severity)
+                cell = self._find_format_at(format_string, severity, find_site, where)
             if cell.left > 0:
                 cell.left -= 1
                 return cell.if_dropped
@@ -586,7 +601,7 @@ class DecisionEngine:
         is_format: bool,
     ) -> Cell:
         if is_format:
-            return self._find_format(text, severity)
+            return self._find_format_at(text, severity, find_site, where)
         if find_site is None:
             return self._find_message(text, severity)
         return self._find_at(text, severity, find_site, where)
@@ -605,10 +620,29 @@ class DecisionEngine:
         cell = self._formats[severity].get(text)
         return self._find_format(text, severity) if cell is None else cell
 
-    def _find_format(self, format_string: str, severity: Severity) -> Cell:
+    def _find_format_at(
+        self,
+        format_string: str,
+        severity: Severity,
+        find_site: FindSite[_Where] | None,
+        where: _Where,
+    ) -> Cell:
+        """The cell of a format string; of that in the source, if a variable was put into it."""
+        site = find_site(where) if find_site is not None and self._heals else None
+        if site is None:
+            return self._find_format(format_string, severity)
+        text = site.format_for(format_string)
+        if text is None:
+            return self._find_format(format_string, severity, remember=not site.awaits_source)
+        cell = self._formats[severity].get(text)
+        return self._find_format(text, severity) if cell is None else cell
+
+    def _find_format(
+        self, format_string: str, severity: Severity, *, remember: bool = True
+    ) -> Cell:
         table = self._tables[severity_name(severity)]
         cell = self._admit(table, fold(percent_format_to_message(format_string)))
-        if not self._busy:  # else perhaps not its own cell, see _admit
+        if remember and not self._busy:  # else perhaps not its own cell, see _admit
             table.remember_format(format_string, cell)
         return cell
 

@@ -409,12 +409,19 @@ def test_there_is_no_replacement_where_it_is_not_sure(argument):
     assert found.kind in {"f-string", "% operator", "str.format"}
 
 
-def test_an_f_string_beside_arguments_is_said_not_to_heal():
-    plain, braced = find_calls("app.py", ["logger.info(f'user {name} %s', n)"]) + find_calls(
+def test_an_f_string_beside_arguments_is_said_to_heal_where_it_does():
+    plain, braced = find_calls("app.py", ["logger.info(f'{name} %s', n)"]) + find_calls(
         "app.py", ["from loguru import logger; logger.info(f'user {name} {{}}', n)"]
     )
 
-    assert (plain.reason, braced.reason) == ("has arguments too", "")
+    assert (plain.reason, braced.reason) == ("no constant text", "")
+
+    plain, odd = find_calls(
+        "app.py",
+        ["logger.info(f'user {name} has %s', n)", "logger.info(f'user {name} has %{n}d', n)"],
+    )
+    assert (plain.kind, plain.reason, plain.template.format) == ("f-string", "", "user %s has %s")
+    assert (odd.kind, odd.reason) == ("f-string", "not a template")
 
 
 def test_loguru_gets_braces():

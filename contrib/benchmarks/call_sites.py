@@ -42,6 +42,7 @@ from lipservice import call_sites
 from lipservice.cli import logging_calls
 from lipservice.exceptions import ConfigurationError
 from lipservice.signature import compute_format_signature, compute_signature
+from lipservice.source_templates import templates_at
 
 #: name -> the version that was measured
 APPLICATIONS = {
@@ -138,13 +139,23 @@ def maker(rng, *, word):
 
 
 def messages_of(call, number, rng):
-    """Messages that a call could log."""
-    gaps = call.template.format.replace("%%", "").count("%s")
+    """Messages that a call could log; with arguments, the format strings of its records."""
+    if call.percent and call.kind == logging_calls.ARGUMENTS:
+        return [call.template.format] * number
+    given = given_template(call) if call.percent else call.template.format
+    gaps = given.replace("%%", "").count("%s")
     words = [variable.word for variable in call.variables]
     if len(words) != gaps:
         words = [True] * gaps
     makers = [maker(rng, word=word) for word in words]
-    return [call.template.format % tuple(make() for make in makers) for _ in range(number)]
+    return [given % tuple(make() for make in makers) for _ in range(number)]
+
+
+def given_template(call):
+    """The format that makes the format string that a call gives its logger."""
+    found = templates_at(logging_calls.read_source(call.path), call.line, percent=True) or []
+    given = next((each for each in found if each.format == call.template.format), call.template)
+    return given.message("\0").replace("%", "%%").replace("\0", "%s")
 
 
 # --- sources ---------------------------------------------------------------------------------
@@ -199,13 +210,6 @@ def calls_of(folder):
 # --- judging ---------------------------------------------------------------------------------
 
 
-def has_format(call):
-    """Whether a record of the call still has a format string: it was given arguments."""
-    return not call.braces and (
-        call.kind == logging_calls.ARGUMENTS or call.reason == logging_calls.HAS_ARGUMENTS
-    )
-
-
 def judge(calls, number, seed):
     """Figures of one application without and with healing, and what became of its sites."""
     rng = random.Random(seed)
@@ -219,19 +223,18 @@ def judge(calls, number, seed):
         groups["as_arguments"] += [compute_format_signature(call.template.format)] * len(messages)
     statements = [call.template.format for call, messages in made for _ in messages]
     by_call = [(call.place, call.template.format) for call, messages in made for _ in messages]
-    sites = {(site.path, site.line): site for site in call_sites.call_sites()}
     own = [call for call in scored if call.kind in SELF]
     return {
         "kinds": dict(Counter(call.kind for call in calls)),
         "statements": len({call.template.format for call in scored}),
         **{which: figures(groups[which], statements) for which in WHICH},
         "by_call": {which: figures(groups[which], by_call) for which in WHICH},
-        "missed": missed(made, groups["with"], groups["as_arguments"], sites),
+        "missed": missed(made, groups["with"], groups["as_arguments"]),
         "under_its_format": sum(map(str.__eq__, groups["with"], groups["as_arguments"]))
         / len(statements),
         "self_formatted": len(own),
-        "healed": sum(not outcome(call, sites) for call in own),
-        "reasons": dict(Counter(filter(None, (outcome(call, sites) for call in own)))),
+        "healed": sum(not outcome(call) for call in own),
+        "reasons": dict(Counter(filter(None, (outcome(call) for call in own)))),
         "self_formatted_without": figures(*of_kind(made, groups["without"], SELF)) if own else None,
         "self_formatted_with": figures(*of_kind(made, groups["with"], SELF)) if own else None,
     }, made
@@ -241,7 +244,7 @@ def words_of(call):
     return tuple(re.findall(r"\w+", call.template.format.replace("%s", " ")))
 
 
-def missed(made, found, ideal, sites):
+def missed(made, found, ideal):
     """Shares of the messages that are not in a group that is one statement, by cause."""
     calls = [call for call, messages in made for _ in messages]
     statements_in, signatures_of = defaultdict(set), defaultdict(set)
@@ -257,7 +260,7 @@ def missed(made, found, ideal, sites):
         if len(statements_in[signature]) == len(signatures_of[call.template.format]) == 1:
             continue
         if signature != own:
-            causes[f"not healed: {outcome(call, sites) or 'some of its messages'}"] += 1
+            causes[f"not healed: {outcome(call) or 'some of its messages'}"] += 1
         elif len(words_in[own]) > 1:
             causes["LSIG-1: a constant looks like a value, or runs into one"] += 1
         elif len(formats_in[own]) > 1:
@@ -268,48 +271,46 @@ def missed(made, found, ideal, sites):
 
 
 def meet(made):
-    """Let every site be met once, and analysed in the background."""
+    """Let every site be met, and analysed in the background."""
     call_sites._forget_all()
     for call, messages in made:
-        if not has_format(call):
-            site = call_sites.site_at(call.path, call.line, braces=call.braces)
-            if site is None:
+        if looks_at_its_site(call):
+            if site_of(call) is None:
                 while call_sites.analyse_waiting():
                     pass
-                site = call_sites.site_at(call.path, call.line, braces=call.braces)
-            if site is not None:
-                site.format_for(messages[0])
+            if (site := site_of(call)) is not None:
+                for message in messages[:3]:
+                    site.format_for(message)
     while call_sites.analyse_waiting():
         pass
 
 
+def looks_at_its_site(call):
+    """Whether an adapter does: a format string that is always the same it knows by then."""
+    return call.kind != logging_calls.ARGUMENTS or call.braces
+
+
+def site_of(call):
+    return call_sites.site_at(call.path, call.line, braces=call.braces, percent=call.percent)
+
+
 def signature_without(call, message):
-    return format_signature(call, message) if has_format(call) else compute_signature(message)
+    return compute_format_signature(message) if call.percent else compute_signature(message)
 
 
 def signature_with(call, message):
-    if has_format(call):
-        return format_signature(call, message)
-    site = call_sites.site_at(call.path, call.line, braces=call.braces)
+    site = site_of(call) if looks_at_its_site(call) else None
     found = site.format_for(message) if site is not None else None
-    return compute_signature(message) if found is None else compute_format_signature(found)
+    return signature_without(call, message) if found is None else compute_format_signature(found)
 
 
-def format_signature(call, message):
-    """Of a record with arguments: an f-string beside arguments is a format with values in it."""
-    return compute_format_signature(
-        call.template.format if call.kind == logging_calls.ARGUMENTS else message
-    )
-
-
-def outcome(call, sites):
+def outcome(call):
     """Why a call that formats its own messages is not healed; "" where it is."""
-    if has_format(call):
-        return logging_calls.HAS_ARGUMENTS
-    site = sites.get((call.path, call.line))
+    site = site_of(call)
     if site is None:
         return "table full"
-    return "" if site.state == call_sites.HEALED else site.reason
+    state = site.state()
+    return "" if state.state == call_sites.HEALED else state.reason or state.state
 
 
 def of_kind(made, groups, kinds):
@@ -329,15 +330,17 @@ def of_kind(made, groups, kinds):
 def costs(made, rounds=9):
     """ns a message of healed f-string sites, interleaved; and ms of an analysis."""
     healable = [
-        (call, messages) for call, messages in made if call.kind in SELF and not call.reason
+        (call, messages)
+        for call, messages in made
+        if call.kind in SELF and not call.reason and not call.percent
     ]
     while call_sites.analyse_waiting():
         pass
-    known = [(call.path, call.line, message) for call, messages in healable for message in messages]
+    known = [(call, message) for call, messages in healable for message in messages]
     random.Random(1).shuffle(known)
-    texts = [message for _, _, message in known]
+    texts = [message for _, message in known]
     few = known[:50] * (len(known) // 50)
-    few_texts = [message for _, _, message in few]
+    few_texts = [message for _, message in few]
     contenders = {
         "an empty function": lambda: deque(map(nothing, texts), maxlen=0),
         "signature of the message": lambda: deque(map(compute_signature, texts), maxlen=0),
@@ -365,9 +368,8 @@ def costs(made, rounds=9):
     }
 
 
-def ask(path, line, message):
-    site = call_sites.site_at(path, line)
-    return site.format_for(message)
+def ask(call, message):
+    return call_sites.site_at(call.path, call.line).format_for(message)
 
 
 def nothing(message):
@@ -379,9 +381,9 @@ def analysis_times(made):
     call_sites._forget_all()
     times = []
     for call, messages in made:
-        if has_format(call):
+        if call.percent:
             continue
-        site = call_sites.site_at(call.path, call.line, braces=call.braces)
+        site = site_of(call)
         if site is not None and call_sites.has_waiting():
             site.format_for(messages[0])
             start = time.thread_time_ns()

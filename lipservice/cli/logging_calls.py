@@ -40,8 +40,6 @@ OTHER: Final = "other"
 #: Kinds of calls whose message the application formats itself.
 SELF_FORMATTED: Final = (F_STRING, PERCENT, FORMAT, CONCATENATION)
 
-HAS_ARGUMENTS: Final = "has arguments too"
-
 _METHODS: Final = frozenset(
     ["debug", "info", "success", "warning", "warn", "error", "critical", "exception", "fatal"]
 ) | {"log", "msg", "trace"}
@@ -89,6 +87,8 @@ class LoggingCall(NamedTuple):
     replacement: str
     #: Whether the logger formats `{}` itself (loguru).
     braces: bool
+    #: Whether the logger fills in the message, a percent format, with arguments.
+    percent: bool
     #: Where the method's name ends in its line, in bytes.
     column: int
 
@@ -347,7 +347,17 @@ def _describe(
             if pieces is not None and not more and string is message:
                 replacement = _replacement(call, message, pieces, braces=braces)
         yield LoggingCall(
-            path, line, method, kind, template, variables, reason, replacement, braces, column
+            path,
+            line,
+            method,
+            kind,
+            template,
+            variables,
+            reason,
+            replacement,
+            braces,
+            more and not braces,
+            column,
         )
 
 
@@ -391,16 +401,16 @@ def _line_of(call: ast.Call) -> int:
 def _why_not_healed(
     lines: Sequence[str], line: int, template: SourceTemplate, *, braces: bool, more: bool
 ) -> str:
-    if more and not braces:
-        return HAS_ARGUMENTS
     if not template.has_words():
         return call_sites.NO_WORDS
     if template.is_wrapper:
         return call_sites.WRAPPER
-    found = templates_at(lines, line, braces=braces) or []
-    if not any(each.format == template.format for each in found):
+    found = templates_at(lines, line, braces=braces, percent=more and not braces)
+    if found is None:
         return call_sites.NO_CALL
-    typical = template.message("x")
+    typical = next((each.message("x") for each in found if each.format == template.format), None)
+    if typical is None:
+        return call_sites.NO_TEMPLATE
     if sum(each.matches(typical) for each in found) > 1:
         return call_sites.AMBIGUOUS
     return ""

@@ -83,7 +83,7 @@ def decide(
             return _believe(message, record)
         message, arguments = _event_of(message)
     if arguments:
-        decision = sampler.decide_format(message, record.levelno)
+        decision = sampler.decide_format(message, record.levelno, _format_site_of, record)
     else:
         decision = sampler.decide_at(message, record.levelno, _site_of, record)
     if decision is None:
@@ -104,6 +104,10 @@ def decide(
 
 def _site_of(record: logging.LogRecord) -> CallSite | None:
     return site_at(record.pathname, record.lineno)
+
+
+def _format_site_of(record: logging.LogRecord) -> CallSite | None:
+    return site_at(record.pathname, record.lineno, percent=True)
 
 
 def _event_of(message: dict[Any, Any]) -> tuple[Any, Any]:
@@ -141,13 +145,14 @@ def _decide_watched(
             return _believe(message, record)
         message, arguments = _event_of(message)
     is_format, level = bool(arguments), record.levelno
+    find_site = _format_site_of if is_format else _site_of
     if scope is None or sampler.boosted_loggers:
         outcome = decide_watched(
-            sampler, record.name, scope, message, level, _site_of, record, is_format=is_format
+            sampler, record.name, scope, message, level, find_site, record, is_format=is_format
         )
     else:
         outcome = sampler.decide_scoped(
-            message, level, scope, _site_of, record, is_format=is_format
+            message, level, scope, find_site, record, is_format=is_format
         )
     if type(outcome) is Dropped:
         if not outcome.scope.failed:
@@ -463,7 +468,7 @@ class SamplingLogger(logging.Logger):
                     self.handle(record)
                 return
         if args:
-            decision = sampler.decide_format(msg, level)  # type: ignore[arg-type]  # copes
+            decision = sampler.decide_format(msg, level, _calling_format_site, stacklevel)  # type: ignore[arg-type]  # copes
         else:
             decision = sampler.decide_at(msg, level, _calling_site, stacklevel)  # type: ignore[arg-type]
         if decision is not None:
@@ -537,14 +542,26 @@ def sampling_logger_class(sampler: AdaptiveSampler) -> type[SamplingLogger]:
 
 
 def _calling_site(stacklevel: int) -> CallSite | None:
-    """Where `_log`'s caller's caller called; the frames are those of decide_at, _log, info, ..."""
+    frame = _calling_frame(stacklevel)
+    return None if frame is None else site_at(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _calling_format_site(stacklevel: int) -> CallSite | None:
+    frame = _calling_frame(stacklevel)
+    if frame is None:
+        return None
+    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=True)
+
+
+def _calling_frame(stacklevel: int) -> FrameType | None:
+    """Of `_log`'s caller's caller; the frames are those of a site, decide_at, _log, info, ..."""
     frame: FrameType | None = sys._getframe(_DEPTH)  # noqa: SLF001 - as logging does
     while frame is not None and (stacklevel > 1 or frame.f_code.co_filename == _LOGGING):
         stacklevel -= frame.f_code.co_filename != _LOGGING
         frame = frame.f_back
-    return None if frame is None else site_at(frame.f_code.co_filename, frame.f_lineno)
+    return frame
 
 
-#: Frames from `_calling_site` to what called `logger.info`.
-_DEPTH: Final = 5
+#: Frames from `_calling_frame` to what called `logger.info`.
+_DEPTH: Final = 6
 _LOGGING: Final = logging.addLevelName.__code__.co_filename

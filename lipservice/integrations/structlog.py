@@ -89,9 +89,9 @@ class SamplingProcessor(Deciding):
                 return _process_watched(sampler, scope, logger, name, event_dict)
         # `positional_args`: an event "%s ..." before PositionalArgumentsFormatter.
         if "positional_args" in event_dict:
-            decision = sampler.decide_format(event, name)  # type: ignore[arg-type]
+            decision = sampler.decide_format(event, name, _site_above, True)  # type: ignore[arg-type]
         else:
-            decision = sampler.decide_at(event, name, _site_above, None)  # type: ignore[arg-type]
+            decision = sampler.decide_at(event, name, _site_above, False)  # type: ignore[arg-type]
         if decision is None:
             raise structlog.DropEvent
         signature, rate, weight, rule, policy, unmeasured = decision
@@ -113,15 +113,16 @@ def _process_watched(
     event_dict: MutableMapping[str, Any],
 ) -> MutableMapping[str, Any]:
     """As the processor, for an event of a request; it cannot be held, the chain is not ours."""
+    is_format = "positional_args" in event_dict
     outcome = decide_watched(
         sampler,
         getattr(logger, "name", None),
         scope,
         event_dict.get("event"),  # type: ignore[arg-type]  # copes with any object
         name,
-        is_format="positional_args" in event_dict,
+        is_format=is_format,
         find_site=_site_above,
-        where=None,
+        where=is_format,
     )
     if type(outcome) is Dropped and not outcome.scope.failed:
         raise structlog.DropEvent
@@ -240,7 +241,7 @@ def _deciding(
             stamped = watched(sampler, scope, self, severity, event, args, kw)
             return dropped() if stamped is None else method(self, event, *args, **stamped)
         if args:
-            decision = sampler.decide_format(event, severity)
+            decision = sampler.decide_format(event, severity, _site_of_call, _DIRECT_FORMAT)
         else:
             decision = sampler.decide_at(event, severity, _site_of_call, _DIRECT)
         if decision is None:
@@ -265,7 +266,7 @@ def _with_level(
             stamped = watched(sampler, scope, self, level, event, args, kw)
             return dropped() if stamped is None else method(self, level, event, *args, **stamped)
         if args:
-            decision = sampler.decide_format(event, level)
+            decision = sampler.decide_format(event, level, _site_of_call, _DIRECT_FORMAT)
         else:
             decision = sampler.decide_at(event, level, _site_of_call, _DIRECT)
         if decision is None:
@@ -300,7 +301,7 @@ def _decide_and_hold(
         severity,
         is_format=bool(args),
         find_site=_site_of_call,
-        where=_WATCHED,
+        where=(_WATCHED, bool(args)),
     )
     kw = {**kw, **stamps_of(outcome, scope)}
     if type(outcome) is Dropped and not outcome.scope.failed:
@@ -374,22 +375,27 @@ def _place_of(frame: FrameType, *, stack: bool) -> Place:
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, shown
 
 
-#: Frames from `_site_of_call` to what called `logger.info`, on the two ways there.
-_DIRECT: Final = 4
+#: Frames from `_site_of_call` to what called `logger.info`, on the two ways there; and, on the
+#: first one, whether the event is a format string.
 _WATCHED: Final = 7
+_DIRECT: Final = (4, False)
+_DIRECT_FORMAT: Final = (4, True)
 
 
-def _site_of_call(depth: int) -> CallSite | None:
+def _site_of_call(where: tuple[int, bool]) -> CallSite | None:
+    depth, is_format = where
     frame = sys._getframe(depth)  # noqa: SLF001 - as logging does
-    return site_at(frame.f_code.co_filename, frame.f_lineno)
+    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=is_format)
 
 
-def _site_above(_nothing: None) -> CallSite | None:
+def _site_above(is_format: bool) -> CallSite | None:
     """Where the event of a processor was logged: the first frame above structlog's own."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - as structlog does
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_LIBRARIES):
         frame = frame.f_back
-    return None if frame is None else site_at(frame.f_code.co_filename, frame.f_lineno)
+    if frame is None:
+        return None
+    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=is_format)
 
 
 _LIBRARIES: Final = ("structlog.", "lipservice.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import logging
@@ -17,7 +18,7 @@ from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
 from opentelemetry.sdk._logs import export as otel_export
 
 import lipservice
-from lipservice.call_sites import analyse_waiting
+from lipservice.call_sites import analyse_waiting, has_waiting
 from lipservice.export.opentelemetry import SamplingLogRecordProcessor
 from lipservice.integrations.loguru import LoguruFilter, SamplingSink
 from lipservice.integrations.stdlib import SamplingFilter, SamplingHandler, sampling_logger_class
@@ -61,6 +62,9 @@ def arguments(logger, name):
 def by_name(logger, name):
     text = f"user {name} logged in"
     logger.info(text)
+
+def beside_arguments(logger, name):
+    logger.info(f"user {name} logged %s", "in")
 
 def conditional(logger, name):
     logger.info(f"user {name} logged in" if name else "nobody logged in")
@@ -206,6 +210,55 @@ def test_a_format_string_counts_even_where_it_was_filled_in_before(sampler, sour
         source.arguments(logger, name)
 
     assert form.signatures[1:] == [TEMPLATE] * 3
+
+
+@pytest.mark.parametrize("scoped", [False, True], ids=["", "in a request"])
+@pytest.mark.parametrize("kind", [*(kind for kind in FORMS if "loguru" not in kind), "positional"])
+def test_an_f_string_beside_arguments_has_the_signature_of_the_whole_format(
+    sampler, source, kind, scoped
+):
+    form = Form()
+    logger = {**FORMS, "positional": structlog_with_positional_args}[kind](sampler, form)
+    for name in ("bob", "eve"):  # the second one raises the suspicion
+        source.beside_arguments(logger, name)
+    while analyse_waiting():
+        pass
+    form.signatures.clear()
+
+    with lipservice.request() if scoped else contextlib.nullcontext():
+        for name in ("eve", "ada lovelace", "17", "alice"):
+            source.beside_arguments(logger, name)
+
+    assert form.signatures == [compute_format_signature("user %s logged %s")] * 4
+
+
+def structlog_with_positional_args(sampler, form):
+    """structlog's logger for logging gives a processor the format string and its arguments."""
+
+    def collect(_logger, _name, event):
+        form.add(event)
+        raise structlog.DropEvent
+
+    return structlog.wrap_logger(
+        logging.Logger("application", logging.DEBUG),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[SamplingProcessor(sampler), collect],
+    )
+
+
+@pytest.mark.parametrize("kind", ["logging filter", "logging early"])
+def test_a_format_string_that_never_changes_is_looked_up_once(sampler, kind, monkeypatch):
+    import lipservice.integrations.stdlib as adapter
+
+    asked = []
+    real = adapter.site_at
+    monkeypatch.setattr(adapter, "site_at", lambda *a, **k: asked.append(a) or real(*a, **k))
+    logger = FORMS[kind](sampler, Form())
+    for number in range(20):
+        logger.warning("counted to %d", number)
+
+    assert len(asked) == 1
+    assert not has_waiting()
 
 
 def test_what_a_queue_handler_has_filled_in_is_healed_behind_the_queue(sampler, source):
