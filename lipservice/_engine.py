@@ -66,7 +66,7 @@ from lipservice.patterns import (
     shadowed_of,
 )
 from lipservice.policy import Boost, SamplingPolicy
-from lipservice.scope import watch
+from lipservice.scope import WATCHED
 from lipservice.severity import SEVERITIES, severity_name
 from lipservice.signature import (
     compute_signature,
@@ -317,8 +317,10 @@ class DecisionEngine:
         """
         try:
             cell = (self._formats if is_format else self._messages)[severity].get(text)
-            if cell is None:
-                cell = self._find_either(text, severity, find_site, where, is_format=is_format)
+            if cell is None and is_format:
+                cell = self._find_format(text, severity)
+            elif cell is None:
+                cell = self._find_at(text, severity, find_site, where)
             if cell.left <= KEEP_ALL:
                 cell.left -= 1
                 return cell.if_kept  # type: ignore[return-value]  # is set while all are kept
@@ -356,8 +358,10 @@ class DecisionEngine:
         """
         try:
             cell = (self._formats if is_format else self._messages)[severity].get(text)
-            if cell is None:
-                cell = self._find_either(text, severity, find_site, where, is_format=is_format)
+            if cell is None and is_format:
+                cell = self._find_format(text, severity)
+            elif cell is None:
+                cell = self._find_at(text, severity, find_site, where)
             return self._settle_boosted(cell)
         except Exception as error:
             return self._decide_in_doubt(
@@ -576,26 +580,11 @@ class DecisionEngine:
                 table.remember_message(message, cell)
         return cell
 
-    def _find_either(
-        self,
-        text: str,
-        severity: Severity,
-        find_site: FindSite[Any] | None,
-        where: Any,
-        *,
-        is_format: bool,
-    ) -> Cell:
-        if is_format:
-            return self._find_format(text, severity)
-        if find_site is None:
-            return self._find_message(text, severity)
-        return self._find_at(text, severity, find_site, where)
-
     def _find_at(
-        self, message: str, severity: Severity, find_site: FindSite[_Where], where: _Where
+        self, message: str, severity: Severity, find_site: FindSite[Any] | None, where: Any
     ) -> Cell:
         """The cell of a message by its call site; else by the message alone."""
-        site = find_site(where) if self._heals else None
+        site = find_site(where) if self._heals and find_site is not None else None
         if site is None:
             return self._find_message(message, severity)
         text = site.format_for(message)
@@ -969,7 +958,8 @@ class DecisionEngine:
         loggers = frozenset(b.logger for b in boosts if b.logger is not None)
         if loggers != self.boosted_loggers:
             self.boosted_loggers = loggers
-            watch(self, wanted=bool(loggers))
+            if loggers:
+                WATCHED.add("boosted loggers")
         before = self._full
         self._full = frozenset((b.signature, b.severity) for b in boosts if b.logger is None)
         return self._full != before

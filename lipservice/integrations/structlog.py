@@ -22,7 +22,7 @@ from lipservice._worker import OWN_THREADS
 from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
-from lipservice.integrations._deciding import Deciding, decide_watched, is_boosted, stamps_of
+from lipservice.integrations._deciding import Deciding, decide_watched, stamps_of
 from lipservice.integrations.stdlib import OWN_LOGGERS, Place, make_record
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, RequestScope, current_scope, deferring
@@ -83,10 +83,9 @@ class SamplingProcessor(Deciding):
             raise structlog.DropEvent
         event = event_dict.get("event")
         sampler = self._bound or default_sampler_quietly()
-        if WATCHED:
-            scope = current_scope()
-            if scope is not None or is_boosted(sampler, getattr(logger, "name", None)):
-                return _process_watched(sampler, scope, logger, name, event_dict)
+        scope = current_scope() if WATCHED else None
+        if scope is not None or sampler.boosted_loggers:
+            return _process_watched(sampler, scope, logger, name, event_dict)
         # `positional_args`: an event "%s ..." before PositionalArgumentsFormatter.
         if "positional_args" in event_dict:
             decision = sampler.decide_format(event, name)  # type: ignore[arg-type]
@@ -123,7 +122,7 @@ def _process_watched(
         find_site=_site_above,
         where=None,
     )
-    if type(outcome) is Dropped and not outcome.scope.failed:
+    if outcome is None or (type(outcome) is Dropped and not outcome.scope.failed):
         raise structlog.DropEvent
     event_dict.update(stamps_of(outcome, scope))
     _follow_up(sampler, scope, outcome, event_dict)
@@ -236,7 +235,7 @@ def _deciding(
             return dropped()  # by logging's level, so not ours to count
         sampler = bound or default_sampler_quietly()
         scope = current_scope() if WATCHED else None
-        if scope is not None or is_boosted(sampler, _name_of(self)):
+        if scope is not None or sampler.boosted_loggers:
             stamped = watched(sampler, scope, self, severity, event, args, kw)
             return dropped() if stamped is None else method(self, event, *args, **stamped)
         if args:
@@ -261,7 +260,7 @@ def _with_level(
             return method(self, level, event, *args, **kw)
         sampler = bound or default_sampler_quietly()
         scope = current_scope() if WATCHED else None
-        if scope is not None or is_boosted(sampler, _name_of(self)):
+        if scope is not None or sampler.boosted_loggers:
             stamped = watched(sampler, scope, self, level, event, args, kw)
             return dropped() if stamped is None else method(self, level, event, *args, **stamped)
         if args:
@@ -302,6 +301,8 @@ def _decide_and_hold(
         find_site=_site_of_call,
         where=_WATCHED,
     )
+    if outcome is None:
+        return None
     kw = {**kw, **stamps_of(outcome, scope)}
     if type(outcome) is Dropped and not outcome.scope.failed:
         name = severity if isinstance(severity, str) else _METHODS.get(severity)
@@ -376,7 +377,7 @@ def _place_of(frame: FrameType, *, stack: bool) -> Place:
 
 #: Frames from `_site_of_call` to what called `logger.info`, on the two ways there.
 _DIRECT: Final = 4
-_WATCHED: Final = 7
+_WATCHED: Final = 6
 
 
 def _site_of_call(depth: int) -> CallSite | None:
