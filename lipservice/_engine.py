@@ -66,7 +66,7 @@ from lipservice.patterns import (
     shadowed_of,
 )
 from lipservice.policy import Boost, SamplingPolicy
-from lipservice.scope import watch
+from lipservice.scope import WATCHED
 from lipservice.severity import SEVERITIES, severity_name
 from lipservice.signature import (
     compute_signature,
@@ -87,6 +87,8 @@ _Boosts: TypeAlias = tuple[tuple[Boost, float], ...]
 _Answer = TypeVar("_Answer")
 _Where = TypeVar("_Where")
 FindSite: TypeAlias = "Callable[[_Where], CallSite | None]"
+#: As `FindSite`, and takes `percent=True` where the text is a format string.
+FindEitherSite: TypeAlias = "Callable[..., CallSite | None]"
 
 #: Cells handled per hold of the lock in background work: well under a millisecond.
 _BATCH: Final = 64
@@ -288,7 +290,7 @@ class DecisionEngine:
         self,
         format_string: str,
         severity: Severity,
-        find_site: FindSite[Any] | None = None,
+        find_site: FindEitherSite | None = None,
         where: Any = None,
     ) -> Decision | None:
         """
@@ -297,8 +299,8 @@ class DecisionEngine:
         Args:
             format_string: What the record has beside its arguments.
             severity: As of `decide_message`.
-            find_site: Finds the call site (`site_at(..., percent=True)`), which tells whether a
-                variable was put into the format string; called as by `decide_at`.
+            find_site: Finds the call site, which tells whether a variable was put into the format
+                string; called as by `decide_at`, and only for a format string that is new.
             where: What *find_site* needs.
         """
         try:
@@ -320,7 +322,7 @@ class DecisionEngine:
         text: str,
         severity: Severity,
         scope: RequestScope,
-        find_site: FindSite[Any] | None = None,
+        find_site: FindEitherSite | None = None,
         where: Any = None,
         *,
         is_format: bool,
@@ -332,8 +334,10 @@ class DecisionEngine:
         """
         try:
             cell = (self._formats if is_format else self._messages)[severity].get(text)
-            if cell is None:
-                cell = self._find_either(text, severity, find_site, where, is_format=is_format)
+            if cell is None and is_format:
+                cell = self._find_format_at(text, severity, find_site, where)
+            elif cell is None:
+                cell = self._find_at(text, severity, find_site, where)
             if cell.left <= KEEP_ALL:
                 cell.left -= 1
                 return cell.if_kept  # type: ignore[return-value]  # is set while all are kept
@@ -359,7 +363,7 @@ class DecisionEngine:
         self,
         text: str,
         severity: Severity,
-        find_site: FindSite[Any] | None = None,
+        find_site: FindEitherSite | None = None,
         where: Any = None,
         *,
         is_format: bool,
@@ -371,8 +375,10 @@ class DecisionEngine:
         """
         try:
             cell = (self._formats if is_format else self._messages)[severity].get(text)
-            if cell is None:
-                cell = self._find_either(text, severity, find_site, where, is_format=is_format)
+            if cell is None and is_format:
+                cell = self._find_format_at(text, severity, find_site, where)
+            elif cell is None:
+                cell = self._find_at(text, severity, find_site, where)
             return self._settle_boosted(cell)
         except Exception as error:
             return self._decide_in_doubt(
@@ -591,26 +597,11 @@ class DecisionEngine:
                 table.remember_message(message, cell)
         return cell
 
-    def _find_either(
-        self,
-        text: str,
-        severity: Severity,
-        find_site: FindSite[Any] | None,
-        where: Any,
-        *,
-        is_format: bool,
-    ) -> Cell:
-        if is_format:
-            return self._find_format_at(text, severity, find_site, where)
-        if find_site is None:
-            return self._find_message(text, severity)
-        return self._find_at(text, severity, find_site, where)
-
     def _find_at(
-        self, message: str, severity: Severity, find_site: FindSite[_Where], where: _Where
+        self, message: str, severity: Severity, find_site: FindSite[Any] | None, where: Any
     ) -> Cell:
         """The cell of a message by its call site; else by the message alone."""
-        site = find_site(where) if self._heals else None
+        site = find_site(where) if self._heals and find_site is not None else None
         if site is None:
             return self._find_message(message, severity)
         text = site.format_for(message)
@@ -621,14 +612,12 @@ class DecisionEngine:
         return self._find_format(text, severity) if cell is None else cell
 
     def _find_format_at(
-        self,
-        format_string: str,
-        severity: Severity,
-        find_site: FindSite[_Where] | None,
-        where: _Where,
+        self, format_string: str, severity: Severity, find_site: FindEitherSite | None, where: Any
     ) -> Cell:
         """The cell of a format string; of that in the source, if a variable was put into it."""
-        site = find_site(where) if find_site is not None and self._heals else None
+        site = None
+        if find_site is not None and self._heals:
+            site = find_site(where, percent=True)
         if site is None:
             return self._find_format(format_string, severity)
         text = site.format_for(format_string)
@@ -1003,7 +992,8 @@ class DecisionEngine:
         loggers = frozenset(b.logger for b in boosts if b.logger is not None)
         if loggers != self.boosted_loggers:
             self.boosted_loggers = loggers
-            watch(self, wanted=bool(loggers))
+            if loggers:
+                WATCHED.add("boosted loggers")
         before = self._full
         self._full = frozenset((b.signature, b.severity) for b in boosts if b.logger is None)
         return self._full != before

@@ -106,9 +106,15 @@ def _describe(policy: SamplingPolicy | None) -> str:
         return "none: everything is kept"
     named = "" if policy.version is None else f"{policy.policy_id}: "
     shadow = ", in shadow: nothing is dropped" if policy.mode == "shadow" else ""
+    rate = "everything is kept" if _keeps_all(policy) else f"rate {policy.sampling_rate:.3g}"
     own = len(policy.pattern_rates)
-    rates = f"{policy.sampling_rate:.4g} by default, rates of their own for {own:,}"
-    return f"{_name(policy)} ({named}{rates}{shadow})"
+    others = f", others for {own:,} pattern{'' if own == 1 else 's'}" if own else ""
+    return f"{_name(policy)} ({named}{rate}{others}{shadow})"
+
+
+def _keeps_all(policy: SamplingPolicy) -> bool:
+    rates = (policy.sampling_rate, *policy.severity_rates.values(), *policy.pattern_rates.values())
+    return min(rates) >= 1 and policy.max_logs_per_minute is None
 
 
 def _whom(boost: Boost) -> str:

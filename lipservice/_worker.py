@@ -351,6 +351,7 @@ def _register_exit(worker: Worker) -> None:
     atexit.register(_at_exit)
     for library in ("multiprocessing", "billiard"):
         _register_with_parent_library(library)
+    _register_with_celery()
 
 
 def _register_with_parent_library(library: str) -> None:
@@ -362,6 +363,18 @@ def _register_with_parent_library(library: str) -> None:
     current = getattr(process, "current_process", lambda: None)()
     if getattr(current, "_parent_pid", None) is not None:
         util.Finalize(None, _at_exit, exitpriority=100)
+
+
+def _register_with_celery() -> None:
+    """The children of Celery's pool leave past billiard's finalizers, too; it tells them before."""
+    signals = sys.modules.get("celery.signals")
+    ending = getattr(signals, "worker_process_shutdown", None)
+    if ending is not None:
+        ending.connect(_leave_celery, weak=False, dispatch_uid="lipservice._worker")
+
+
+def _leave_celery(**_: object) -> None:
+    _at_exit()
 
 
 def _at_exit() -> None:

@@ -23,11 +23,11 @@ import io
 import os
 import stat
 import sys
-import threading
+import tokenize
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, Final, NamedTuple
 
+from lipservice._syntax_trees import BusyError
 from lipservice.source_templates import SourceTemplate, template_of_format, templates_at
 
 #: Call sites that are known at most; what is logged elsewhere is left to LSIG-1.
@@ -362,11 +362,11 @@ def analyse_waiting(limit: int = 64) -> int:
     """
     for _ in range(max(limit, 0)):
         site = _first_waiting()
-        if site is None or (_PARSER_IS_SHARED and _another_thread_parses()):
+        if site is None:
             break
         try:
             site.analyse(_lines_of(site.path))
-        except SystemError:  # the other way round: see _PARSER_IS_SHARED
+        except BusyError:
             break
         except Exception:  # RecursionError and MemoryError of the parser among them
             site._refuse(FAILED)  # noqa: SLF001 - of this module
@@ -374,29 +374,6 @@ def analyse_waiting(limit: int = 64) -> int:
     if not _waiting:
         _files.clear()
     return len(_waiting)
-
-
-#: Whether two threads that make syntax trees at the same time may disturb one another: a
-#: collection of garbage in the middle of one lets the other in, and then the first one ends with
-#: "SystemError: AST constructor recursion depth mismatch" (CPython's issue 106905, mended in
-#: 3.11.8, 3.12.2 and 3.13). The application's thread must not be that one.
-_PARSER_IS_SHARED: Final = (3, 11) <= sys.version_info < (3, 11, 8) or (
-    (3, 12) <= sys.version_info < (3, 12, 2)
-)
-
-
-def _another_thread_parses() -> bool:
-    """Whether `ast.parse` is on the stack of another thread."""
-    import ast  # noqa: PLC0415 - when first needed
-
-    own, parse = threading.get_ident(), ast.parse.__code__
-    for thread, top in sys._current_frames().items():  # noqa: SLF001 - documented
-        frame: FrameType | None = None if thread == own else top
-        while frame is not None:
-            if frame.f_code is parse:
-                return True
-            frame = frame.f_back
-    return False
 
 
 def call_sites() -> list[CallSiteState]:
@@ -479,8 +456,6 @@ def decoded(data: bytes) -> str:
     Raises:
         SyntaxError, UnicodeError: It is not in the encoding that it says.
     """
-    import tokenize  # noqa: PLC0415 - when first needed
-
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 

@@ -141,7 +141,7 @@ class Row:
                 self.held += row.held
                 self.released += row.released
 
-    def count(self, *, held: int = 0, released: int = 0) -> None:
+    def count(self, held: int = 0, released: int = 0) -> None:
         """Count what becomes of a record that a request holds. Under `HOLDING`."""
         row = self
         while row.into is not None:

@@ -20,13 +20,12 @@ import os
 import random
 import sys
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar, Token, copy_context
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from lipservice._fork import on_fork, reset_if_forked
 from lipservice.exceptions import ConfigurationError
@@ -117,6 +116,7 @@ class _Recorders:
         on_fork(self)
 
     def _reset_after_fork(self) -> None:
+        self.pid = os.getpid()
         self.totals = RecorderTotals()
         self.bytes = 0
 
@@ -125,9 +125,9 @@ class _Recorders:
 #: it, and where it is counted. A plain tuple: one is made for each record that a request drops.
 _Held: TypeAlias = "tuple[Release, int, float, Context, Row | None]"
 
-#: Requests that are open, and samplers that have boosted a logger, by id. Empty where there are
-#: none, so that the ordinary way of a record costs one look at it.
-WATCHED: Final[dict[int, _Watched]] = {}
+#: What records have to look for, since this process has had it: "requests", "boosted loggers".
+#: While it is empty, the ordinary way of a record costs one look at it.
+WATCHED: Final[set[str]] = set()
 
 _current: ContextVar[RequestScope | None] = ContextVar("lipservice_request", default=None)
 _recorders: Final = _Recorders()
@@ -135,8 +135,6 @@ _recorders: Final = _Recorders()
 
 def current_scope() -> RequestScope | None:
     """The request that the caller is in, or None."""
-    if not WATCHED:
-        return None
     scope = _current.get()
     return None if scope is None or scope.closed else scope
 
@@ -166,8 +164,8 @@ class RequestScope:
     """
 
     __slots__ = (
-        "__weakref__", "_chances", "_clock", "_drawn", "_limits", "closed", "failed", "name",
-        "randomness", "ring",
+        "__weakref__", "_chances", "_clock", "_drawn", "_limits", "closed", "failed", "holds",
+        "name", "randomness", "ring",
     )  # fmt: skip
 
     def __init__(
@@ -181,14 +179,16 @@ class RequestScope:
         self.randomness = randomness
         #: Whether everything is kept from now on.
         self.failed = False
+        #: Whether its limits let it hold anything.
+        self.holds = limits.max_records > 0 and limits.max_bytes > 0
         #: Whether it has ended: what a left-over task logs belongs to no request.
         self.closed = False
         #: What it holds; None until it has held something.
         self.ring: Ring | None = None
         self._limits = limits
         self._clock = clock
-        self._drawn: dict[Cell, int] = {}
-        self._chances: dict[MinuteWindow, float] = {}
+        self._drawn: dict[Cell, int] | None = None
+        self._chances: dict[MinuteWindow, float] | None = None
 
     # ------------------------------------------------------------------ the draw
 
@@ -199,9 +199,12 @@ class RequestScope:
         A request with very many records of one pattern would decide about all of them with one
         number. From the 101st on they draw for themselves, at the same rate.
         """
-        drawn = self._drawn.get(cell, 0)
-        self._drawn[cell] = drawn + 1
-        return drawn < COHERENT_RECORDS
+        drawn = self._drawn
+        if drawn is None:
+            drawn = self._drawn = {}
+        before = drawn.get(cell, 0)
+        drawn[cell] = before + 1
+        return before < COHERENT_RECORDS
 
     def keeps(self, rate: float) -> bool:
         """
@@ -220,9 +223,12 @@ class RequestScope:
         As it was at the request's first look: later the room depends on what the request's own
         number has kept, and a rate that depends on the number would bias the weights.
         """
-        chance = self._chances.get(window)
+        chances = self._chances
+        if chances is None:
+            chances = self._chances = {}
+        chance = chances.get(window)
         if chance is None:
-            chance = self._chances[window] = window.chance()
+            chance = chances[window] = window.chance()
         return chance
 
     # ------------------------------------------------------------------ the flight recorder
@@ -247,9 +253,6 @@ class RequestScope:
                 self.ring = Ring(self._limits, self._clock)
                 if self.closed:
                     self.ring.close()
-                watched = WATCHED.get(id(self))
-                if watched is not None:
-                    watched.tally = self.ring.tally
             return self.ring
 
     def refuse(self) -> None:
@@ -277,7 +280,7 @@ class RequestScope:
         self.closed = True
         if self.ring is not None:
             self.ring.close()
-        self._drawn.clear()
+        self._drawn = None
 
 
 class Ring:
@@ -296,6 +299,11 @@ class Ring:
         self._closed = False
         self._start_afresh()
 
+    def __del__(self) -> None:
+        if not self._closed:  # its request was never left: its server lost interest, say
+            with contextlib.suppress(Exception):  # the interpreter may be ending
+                self.tally.let_go()
+
     def _start_afresh(self) -> None:
         self._records: deque[_Held] = deque()
         #: What of it is counted.
@@ -303,17 +311,23 @@ class Ring:
 
     def put(self, release: Release, size: int, row: Row | None) -> None:
         """Hold a record, at the price of the oldest ones where a bound is reached."""
-        if self.tally.pid != os.getpid():
+        if self.tally.pid != _recorders.pid:
             self._start_afresh()
-        held = (release, size, self._clock(), copy_context(), row)
+        now, limits = self._clock(), self._limits
+        held = (release, size, now, copy_context(), row)
         with HOLDING.lock:
-            if self._takes(size):
-                self.tally.add(size, row)
-                self._records.append(held)
-                while self._is_over(held[2]):
-                    self._take(evicted=1)
-            else:
+            if self._closed or not self._fits(size):
                 _recorders.totals.evicted += 1
+                return
+            tally, records = self.tally, self._records
+            tally.add(size, row)
+            records.append(held)
+            if (
+                len(records) > limits.max_records
+                or tally.bytes > limits.max_bytes
+                or (records and records[0][2] < now - limits.max_age)
+            ):
+                self._evict(now)
 
     def next_to_release(self) -> _Held | None:
         """The oldest record that is not too old; None: there is none left."""
@@ -334,16 +348,21 @@ class Ring:
     # Any of these may be interrupted by a signal handler that ends the request: then there is
     # nothing left to look at or to take, and the tally has been settled.
 
-    def _takes(self, size: int) -> bool:
+    def _fits(self, size: int) -> bool:
         limits = self._limits
-        fits = size <= limits.max_bytes and _recorders.bytes + size <= _MAX_HELD_BYTES
-        return fits and limits.max_records > 0 and not self._closed
+        if size > limits.max_bytes or limits.max_records == 0:
+            return False
+        return _recorders.bytes + size <= _MAX_HELD_BYTES
 
-    def _is_over(self, now: float) -> bool:
+    def _evict(self, now: float) -> None:
         limits = self._limits
-        if len(self._records) > limits.max_records or self.tally.bytes > limits.max_bytes:
-            return bool(self._records)
-        return self._is_older(now - limits.max_age)
+        while (
+            len(self._records) > limits.max_records
+            or self.tally.bytes > limits.max_bytes
+            or self._is_older(now - limits.max_age)
+        ):
+            if self._take(evicted=1) is None:
+                return
 
     def _is_older(self, than: float) -> bool:
         try:
@@ -362,10 +381,7 @@ class Ring:
 
 
 class _Tally:
-    """
-    What a ring holds, without the records: these lead back to their request, and would keep one
-    alive that is never left. Its methods want `HOLDING`.
-    """
+    """What a ring holds, as counted. Its methods want `HOLDING`."""
 
     __slots__ = ("bytes", "pid", "rows")
 
@@ -375,12 +391,13 @@ class _Tally:
         self.rows: dict[Row | None, int] = {}
 
     def add(self, size: int, row: Row | None) -> None:
+        rows = self.rows
+        rows[row] = rows.get(row, 0) + 1
         self.bytes += size
-        self.rows[row] = self.rows.get(row, 0) + 1
         _recorders.bytes += size
         _recorders.totals.held += 1
         if row is not None:
-            row.count(held=1)
+            row.count(1)
 
     def remove(self, size: int, row: Row | None, released: int) -> bool:
         """Whether it was in the tally still."""
@@ -460,7 +477,8 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
             return outer
         randomness = _current_randomness() if self._randomness is None else self._randomness
         self.scope = scope = RequestScope(self._name, randomness, self._limits)
-        watch(scope, wanted=True)
+        if not WATCHED:
+            WATCHED.add("requests")
         self._token = _current.set(scope)
         return scope
 
@@ -496,42 +514,9 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
             if _current.get() is scope:  # and not another request, which is that context's own
                 _current.set(None)
         scope.close()
-        watch(scope, wanted=False)
 
 
 _DEFAULT_LIMITS: Final = RecorderLimits()
-
-
-class _Watched(weakref.ref[Any]):
-    """That a request is open, or a sampler has boosted a logger; and what a request holds."""
-
-    __slots__ = ("key", "tally")
-
-    key: int
-    tally: _Tally | None
-
-
-def watch(one: object, *, wanted: bool) -> None:
-    """
-    Have each record look for requests and boosted loggers because of *one* of these, or no more.
-
-    What is forgotten half way (a request that is never left, since its server lost interest) is
-    not looked for any more, and what it holds is let go.
-    """
-    key = id(one)
-    if not wanted:
-        WATCHED.pop(key, None)
-        return
-    watched = _Watched(one, _forget)
-    watched.key, watched.tally = key, None
-    WATCHED[key] = watched
-
-
-def _forget(watched: weakref.ref[Any]) -> None:
-    assert isinstance(watched, _Watched)  # noqa: S101 - for the type only
-    WATCHED.pop(watched.key, None)
-    if watched.tally is not None:
-        watched.tally.let_go()
 
 
 @contextlib.contextmanager

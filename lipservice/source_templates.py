@@ -12,21 +12,20 @@ of this module: every function is pure, and bad source means that there is no te
 
 from __future__ import annotations
 
+import ast
 import keyword
 import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from lipservice._syntax_trees import expression_of, module_of
 from lipservice.signature import (
     fold,
     key_of_folded,
     percent_format_to_message,
     template_of_key,
 )
-
-if TYPE_CHECKING:
-    import ast
 
 # What is read of a source from the line of a call on.
 _MOST_LINES: Final = 60
@@ -455,12 +454,10 @@ def _templates_of(
     source: str, uses: Sequence[Use], lines: Sequence[str], line: int
 ) -> list[SourceTemplate]:
     """Of each string that an expression can be; none, where one of them cannot be told."""
-    import ast  # noqa: PLC0415 - when first needed
-
     if not uses:
         return []
     try:
-        expression = ast.parse(f"(\n{source}\n)", mode="eval").body
+        expression = expression_of(source)
     except (SyntaxError, ValueError):
         return []
     strings = strings_of(expression, lines, line)
@@ -494,8 +491,6 @@ def strings_of(expression: ast.expr, lines: Sequence[str], line: int) -> list[as
         lines: The source.
         line: Where the expression stands in it, from 1.
     """
-    import ast  # noqa: PLC0415
-
     strings: list[ast.expr] = []
     for side in _sides(expression):
         given = _assigned(side.id, lines, line) if isinstance(side, ast.Name) else None
@@ -504,8 +499,6 @@ def strings_of(expression: ast.expr, lines: Sequence[str], line: int) -> list[as
 
 
 def _sides(expression: ast.expr) -> list[ast.expr]:
-    import ast  # noqa: PLC0415
-
     if isinstance(expression, ast.NamedExpr):
         return _sides(expression.value)
     if isinstance(expression, ast.IfExp):
@@ -515,8 +508,6 @@ def _sides(expression: ast.expr) -> list[ast.expr]:
 
 def _assigned(name: str, lines: Sequence[str], line: int) -> list[ast.expr] | None:
     """All that can be in a local variable of the function around a line; None: not known."""
-    import ast  # noqa: PLC0415
-
     place = _place_of_function(lines, line)
     text = "\n".join(lines[place[0] : place[1]]) if place else ""
     # Most names are parameters: it takes no parser to see that nothing is assigned to them.
@@ -545,8 +536,6 @@ def _assigned(name: str, lines: Sequence[str], line: int) -> list[ast.expr] | No
 
 def _binds(node: ast.AST, name: str) -> bool:
     """Whether a node binds a name by itself: a target, a parameter, an import, `except ... as`."""
-    import ast  # noqa: PLC0415
-
     if isinstance(node, ast.Name):
         return node.id == name and not isinstance(node.ctx, ast.Load)
     if isinstance(node, (ast.Constant, ast.Attribute, ast.keyword)):
@@ -557,13 +546,11 @@ def _binds(node: ast.AST, name: str) -> bool:
 
 def _function_at(text: str, line: int) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     """The innermost function that a line belongs to, of a text that is one function."""
-    import ast  # noqa: PLC0415
-
     try:
         source = _Scanner(text).source() + "\n"
         if source[0].isspace():  # a method, say
             source, line = f"if 1:\n{source}", line + 1
-        tree = ast.parse(source)
+        tree = module_of(source)
     except (SyntaxError, ValueError, _Unreadable):
         return None
     return max(
@@ -657,8 +644,6 @@ def template_of_expression(expression: ast.expr, use: Use = Use.MESSAGE) -> Sour
 
 def _passes_message(node: ast.expr) -> bool:
     """Whether a variable of a string-building expression has the name of a message."""
-    import ast  # noqa: PLC0415
-
     if isinstance(node, ast.Name):
         return node.id in _NAMES_OF_MESSAGES
     parts: Sequence[ast.expr] = ()
@@ -682,8 +667,6 @@ def _passes_message(node: ast.expr) -> bool:
 
 def _pieces(node: ast.expr) -> _Pieces | None:
     """Pieces of a string; None where the expression is not known to build one."""
-    import ast  # noqa: PLC0415
-
     if isinstance(node, ast.Constant):
         return [node.value] if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):
@@ -703,8 +686,6 @@ def _pieces(node: ast.expr) -> _Pieces | None:
 
 
 def _pieces_of_field(node: ast.expr) -> _Pieces:
-    import ast  # noqa: PLC0415
-
     if isinstance(node, ast.FormattedValue):
         if node.conversion == -1 and node.format_spec is None:
             return _pieces(node.value) or [None]
@@ -713,8 +694,6 @@ def _pieces_of_field(node: ast.expr) -> _Pieces:
 
 
 def _pieces_of_operation(node: ast.BinOp) -> _Pieces | None:
-    import ast  # noqa: PLC0415
-
     left = _pieces(node.left)
     if isinstance(node.op, ast.Mod):
         return None if left is None else _convert(left, _pieces_of_percent_format)

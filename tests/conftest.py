@@ -195,14 +195,3 @@ def _telling_crashes(errors, worker):
         original(self, where, error)
 
     return note
-
-
-@pytest.fixture(autouse=True)
-def _no_boost_outlives_its_test():
-    """A sampler that boosts a logger is looked for at each record of the process."""
-    yield
-    scope = sys.modules.get("lipservice.scope")
-    for watched in list(scope.WATCHED.values()) if scope is not None else []:
-        end_boosts = getattr(watched(), "_end_boosts", None)
-        if end_boosts is not None:
-            end_boosts(all_of_them=True)

@@ -65,6 +65,21 @@ def test_it_says_it_in_words(policy_file):
     assert "first 10 records" in out
 
 
+def test_without_a_policy_it_says_so(policy_file):
+    environ = {"LIPSERVICE_URL": ""}
+
+    assert "lipservice.explain(message)" in explain("user 99 logged in", **environ)[1]
+    assert "without any policy" not in explain("user 99 logged in", "--policy", policy_file)[1]
+
+
+def test_a_pattern_that_the_policy_does_not_name_may_be_a_word_that_varies(policy_file):
+    hint = "where a word of the message varies"
+
+    assert hint in explain("user eve logged in", "--policy", policy_file)[1]
+    assert hint not in explain("user 99 logged in", "--policy", policy_file)[1]
+    assert hint not in explain("payment for eve taken", "--policy", policy_file)[1]
+
+
 def test_a_policy_file_that_cannot_be_read_is_one_line_and_exit_code_2(tmp_path):
     code, out, err = explain("x", "--policy", str(tmp_path / "absent.json"))
 

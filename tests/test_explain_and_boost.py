@@ -18,7 +18,6 @@ from lipservice.exceptions import ConfigurationError, PolicyError
 from lipservice.integrations.stdlib import SamplingFilter, sampling_logger_class
 from lipservice.policy import Boost, SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import WATCHED
 from lipservice.severity import SEVERITIES
 from lipservice.signature import compute_signature
 from tests.support.programs import run_script
@@ -160,7 +159,7 @@ def test_a_boost_does_not_outlive_the_background_work_that_would_end_it(sampler)
 
     assert see(sampler, "user 1 logged in", 10) == 0
     assert not sampler.is_boosted("shop")
-    assert id(sampler) not in WATCHED
+    assert not sampler.boosted_loggers
 
 
 # ---------------------------------------------------------------------- boosts of a policy

@@ -9,7 +9,16 @@ ROOT = Path(__file__).parent.parent
 #: From the bottom up; a module may import what stands in its own layer or below.
 LAYERS = [
     {"_version", "exceptions", "severity", "_fork", "_answers"},
-    {"signature", "source_templates", "call_sites", "policy", "_anomaly", "_throttle", "families"}
+    {
+        "signature",
+        "_syntax_trees",
+        "source_templates",
+        "call_sites",
+        "policy",
+        "_anomaly",
+        "_throttle",
+        "families",
+    }
     | {"_complaints", "_worker"},
     {"importance", "optimizer", "decision", "patterns", "scope", "_transport"},
     {"planning", "client", "_policy_store"},

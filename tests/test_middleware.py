@@ -20,8 +20,9 @@ from lipservice.middleware import _trace
 from lipservice.middleware.asgi import SamplingASGIMiddleware
 from lipservice.middleware.jobs import lambda_handler, recorded
 from lipservice.middleware.wsgi import SamplingWSGIMiddleware
-from lipservice.scope import WATCHED, current_scope
+from lipservice.scope import current_scope
 from tests.middleware.stories import telling
+from tests.support.open_requests import open_requests
 
 
 @pytest.fixture
@@ -92,11 +93,11 @@ def test_wsgi_a_body_that_no_one_closes_leaves_nothing_in_the_server_s_thread(st
 
 def test_wsgi_a_body_that_is_not_even_begun_ends_its_request_when_it_is_thrown_away(story):
     answer = streaming(story)(environ(), start_response)
-    assert len(WATCHED) == 1
+    assert len(open_requests()) == 1
 
     del answer
 
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_wsgi_what_a_thrown_away_generator_still_says_is_not_said_in_the_next_request(story):
@@ -149,7 +150,7 @@ def test_wsgi_a_body_that_is_closed_half_way_is_no_failure_and_ends_its_request(
     answer.close()  # harmless
 
     assert closed == [scope]
-    assert not WATCHED
+    assert not open_requests()
     story.check()
 
 
@@ -200,7 +201,7 @@ def test_wsgi_a_body_may_be_closed_by_another_thread_while_it_waits_for_its_next
         assert isinstance(part.exception(30), LookupError)
 
     assert current_scope() is None
-    assert not WATCHED
+    assert not open_requests()
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -263,7 +264,7 @@ def test_wsgi_a_body_without_code_is_handed_on_as_it_is(make):
     answer = SamplingWSGIMiddleware(app)(env, start_response)
 
     assert answer is body  # so that the server can tell its length
-    assert not WATCHED
+    assert not open_requests()
     assert "lipservice.request" not in env
 
 
@@ -272,7 +273,7 @@ def test_wsgi_a_file_that_the_server_sends_itself_is_handed_on_as_it_is():
     env = environ(**{"wsgi.file_wrapper": wsgiref.util.FileWrapper})
 
     assert SamplingWSGIMiddleware(lambda _env, _start: wrapped)(env, start_response) is wrapped
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_wsgi_a_body_that_is_none_is_the_server_s_error_as_without_us():
@@ -281,7 +282,7 @@ def test_wsgi_a_body_that_is_none_is_the_server_s_error_as_without_us():
         list(answer)
     answer.close()
 
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_wsgi_within_a_request_that_someone_left_open_a_request_is_its_own(story):
@@ -299,7 +300,7 @@ def test_wsgi_two_adapters_around_one_another_make_one_request():
     seen = []
 
     def app(env, _start):
-        seen.append((current_scope(), env["lipservice.request"], len(WATCHED)))
+        seen.append((current_scope(), env["lipservice.request"], len(open_requests())))
         return []
 
     SamplingWSGIMiddleware(SamplingWSGIMiddleware(app))(environ(), start_response)
@@ -424,7 +425,7 @@ def test_asgi_a_task_that_is_cancelled_because_its_client_has_gone_is_no_failure
 
     asyncio.run(main())
 
-    assert not WATCHED
+    assert not open_requests()
     story.check()
 
 
@@ -442,7 +443,7 @@ def test_asgi_a_coroutine_that_is_thrown_away_in_the_middle_of_another_request_l
     with lipservice.request() as other:
         coroutine.close()
         assert current_scope() is other
-        assert len(WATCHED) == 1
+        assert len(open_requests()) == 1
 
 
 def test_asgi_within_a_context_that_holds_an_earlier_request_a_request_is_its_own(story):
@@ -471,7 +472,7 @@ def test_asgi_two_adapters_around_one_another_make_one_request():
     seen = []
 
     async def app(scope, _receive, _send):
-        seen.append((current_scope(), scope["lipservice.request"], len(WATCHED)))
+        seen.append((current_scope(), scope["lipservice.request"], len(open_requests())))
 
     serve(SamplingASGIMiddleware(app), http())
 

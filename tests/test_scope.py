@@ -21,12 +21,12 @@ from lipservice.policy import SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import (
     COHERENT_REQUESTS,
-    WATCHED,
     RecorderLimits,
     RequestScope,
     current_scope,
     recorder_totals,
 )
+from tests.support.open_requests import open_requests
 
 _samplers = []
 
@@ -107,7 +107,7 @@ def test_a_good_request_leaves_nothing_behind(kind):
     assert stream.getvalue() == ""
     assert after.let_go == before.let_go + 1
     assert after.held == before.held
-    assert not WATCHED
+    assert not open_requests()
 
 
 @pytest.mark.parametrize("kind", FORMS)
@@ -489,7 +489,7 @@ class TestWithoutBleeding:
 
         assert contextvars.Context().run(half_way) == before.held + 1
         gc.collect()
-        assert not WATCHED
+        assert not open_requests()
         assert recorder_totals().held == before.held
 
     def test_a_forked_child_releases_nothing_of_its_parent_s(self):

@@ -211,6 +211,25 @@ def _lines(
         yield from _fleet_lines(fleet.pattern)
     elif fleet.why_not:
         yield fleet.why_not
+    elif policy is None:
+        yield _NO_POLICY
+    elif explanation.rule == "rate" and not _names(policy, explanation.signature):
+        yield _ANOTHER_PATTERN
+
+
+def _names(policy: SamplingPolicy, signature: str) -> bool:
+    """Whether the policy has a rate of the pattern's own, or none of any pattern."""
+    return not policy.pattern_rates or signature in policy.pattern_rates
+
+
+_NO_POLICY: Final = (
+    "this is without any policy: name one by --policy or --url; a process that makes its own is"
+    " asked by lipservice.explain(message) in it"
+)
+_ANOTHER_PATTERN: Final = (
+    "the policy has no rate for this pattern: where a word of the message varies, write a number"
+    " in its place, or give the signature"
+)
 
 
 def _whom(boost: Boost) -> str:

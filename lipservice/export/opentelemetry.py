@@ -17,7 +17,7 @@ from lipservice.exceptions import MissingExtraError
 from lipservice.export.capture import text_of
 from lipservice.export.handler import is_own_logger
 from lipservice.export.otlp import POLICY, RATE, RULE, SIGNATURE, WEIGHT
-from lipservice.integrations._deciding import decide_watched, is_boosted, stamps_of
+from lipservice.integrations._deciding import decide_watched, stamps_of
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, current_scope
 
@@ -71,17 +71,17 @@ class SamplingLogRecordProcessor(LogRecordProcessor):
         severity, sampler = _severity(record.severity_number), self.sampler
         request = current_scope() if WATCHED else None
         outcome: Decision | Dropped | None
-        if request is not None or is_boosted(sampler, name):
+        if request is not None or sampler.boosted_loggers:
             outcome = decide_watched(
                 sampler, name, request, body, severity, _site_of, record, is_format=False
             )
-            if type(outcome) is Dropped and not outcome.scope.failed:
-                self._hold(log_record, outcome, len(body))
-                return
         else:
             outcome = sampler.decide_at(body, severity, _site_of, record)
-            if outcome is None:
-                return
+        if outcome is None:
+            return
+        if type(outcome) is Dropped and not outcome.scope.failed:
+            self._hold(log_record, outcome, len(body))
+            return
         _stamp(record, stamps_of(outcome, request))
         if type(outcome) is Dropped:
             outcome.scope.pass_on(outcome.row)

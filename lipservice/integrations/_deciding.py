@@ -33,24 +33,19 @@ OWN: Final[Mapping[str, object]] = MappingProxyType(
 )
 
 
-def is_boosted(sampler: AdaptiveSampler, logger: str | None) -> bool:
-    """Whether everything of this logger is kept for a while."""
-    return bool(sampler.boosted_loggers) and sampler.is_boosted(logger or "")
-
-
 def decide_watched(
     sampler: AdaptiveSampler,
     logger: str | None,
     scope: RequestScope | None,
     text: str,
     severity: str | int,
-    find_site: Callable[[_Where], CallSite | None],
+    find_site: Callable[..., CallSite | None],
     where: _Where,
     *,
     is_format: bool,
-) -> Decision | Dropped:
+) -> Decision | Dropped | None:
     """
-    The decision about a record of a request, or of a logger that is boosted.
+    The decision about a record, where it may be one of a request or of a boosted logger.
 
     Args:
         sampler: What decides.
@@ -58,16 +53,21 @@ def decide_watched(
         scope: The request that the record belongs to, if any.
         text: The finished message, or the format string of a call with arguments.
         severity: A level name or number.
-        find_site: Finds the call site of a message; called four frames below this one.
+        find_site: Finds the call site of a message, or with `percent=True` that of a format
+            string; called three frames below this one.
         where: What *find_site* needs.
         is_format: Whether *text* is a format string.
 
     Returns:
-        `Dropped` only in a request, which may hold the record.
+        `Dropped` where a request may hold the record, None where it is dropped for good.
     """
-    if scope is None or is_boosted(sampler, logger):
+    if sampler.boosted_loggers and sampler.is_boosted(logger or ""):
         return sampler.decide_boosted(text, severity, find_site, where, is_format=is_format)
-    return sampler.decide_scoped(text, severity, scope, find_site, where, is_format=is_format)
+    if scope is not None:
+        return sampler.decide_scoped(text, severity, scope, find_site, where, is_format=is_format)
+    if is_format:
+        return sampler.decide_format(text, severity, find_site, where)
+    return sampler.decide_at(text, severity, find_site, where)
 
 
 def stamps_of(decision: Decision | Dropped, scope: RequestScope | None = None) -> dict[str, object]:
@@ -88,9 +88,16 @@ def stamps_of(decision: Decision | Dropped, scope: RequestScope | None = None) -
         "lipservice_policy": decision.policy,
     }
     if scope is not None and decision.rule == "request":
-        stamps["sampling.threshold"] = threshold_text(decision.rate)
-        stamps["sampling.randomness"] = randomness_text(scope.randomness)
+        stamps.update(traced(decision, scope))
     return stamps
+
+
+def traced(decision: Decision, scope: RequestScope) -> dict[str, object]:
+    """What is written on a record besides, for the Collector and other services to agree with."""
+    return {
+        "sampling.threshold": threshold_text(decision.rate),
+        "sampling.randomness": randomness_text(scope.randomness),
+    }
 
 
 class Deciding:

@@ -20,7 +20,7 @@ from lipservice._worker import OWN_THREADS
 from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
-from lipservice.integrations._deciding import Deciding, decide_watched, is_boosted, stamps_of
+from lipservice.integrations._deciding import Deciding, decide_watched, stamps_of
 from lipservice.integrations.stdlib import OWN_LOGGERS
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, RequestScope, current_scope
@@ -61,10 +61,9 @@ def decide(
         return True
     if record["thread"].id in OWN_THREADS:
         return False
-    if WATCHED:
-        scope = current_scope()
-        if scope is not None or is_boosted(sampler, record["name"]):
-            return _decide_watched(sampler, record, scope, write)
+    scope = current_scope() if WATCHED else None
+    if scope is not None or sampler.boosted_loggers:
+        return _decide_watched(sampler, record, scope, write)
     decision = sampler.decide_at(record["message"], record["level"].no, _site_of, record)
     if decision is None:
         whole["lipservice_weight"] = 0.0  # not in `extra`, where other sinks would print it
@@ -97,12 +96,15 @@ def _decide_watched(
         find_site=_site_of,
         where=record,
     )
+    whole: dict[str, Any] = record  # type: ignore[assignment]  # a plain dict at run time
+    if outcome is None:
+        whole["lipservice_weight"] = 0.0
+        return False
     if type(outcome) is Dropped:
         if outcome.scope.failed:
             record["extra"].update(stamps_of(outcome))
             outcome.scope.pass_on(outcome.row)
             return True
-        whole: dict[str, Any] = record  # type: ignore[assignment]  # a plain dict at run time
         whole["lipservice_weight"] = 0.0
         whole[_HELD] = held = _Held(outcome, 200 + len(message))
         if write is not None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from threading import get_ident
 from types import FrameType, TracebackType
@@ -26,8 +29,8 @@ from lipservice.integrations._deciding import (
     OWN,
     RELEASED,
     decide_watched,
-    is_boosted,
     stamps_of,
+    traced,
 )
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, RequestScope, current_scope
@@ -73,19 +76,34 @@ def decide(
         return True
     if OWN_THREADS and record.thread in OWN_THREADS and _is_from_our_own_work(record):
         return False  # born in our own HTTP call, say: it must not feed what caused it
-    if WATCHED:
-        scope = current_scope()
-        if scope is not None or is_boosted(sampler, record.name):
-            return _decide_watched(sampler, record, scope, release)
     message, arguments = record.msg, record.args
     if type(message) is dict and "event" in message:
         if "lipservice_weight" in message:
             return _believe(message, record)
         message, arguments = _event_of(message)
-    if arguments:
-        decision = sampler.decide_format(message, record.levelno, _format_site_of, record)
+    scope = current_scope() if WATCHED else None
+    decision: Decision | Dropped | None
+    if sampler.boosted_loggers:
+        decision = decide_watched(
+            sampler,
+            record.name,
+            scope,
+            message,
+            record.levelno,
+            _site_of,
+            record,
+            is_format=bool(arguments),
+        )
+    elif scope is not None:
+        decision = sampler.decide_scoped(
+            message, record.levelno, scope, _site_of, record, is_format=bool(arguments)
+        )
+    elif arguments:
+        decision = sampler.decide_format(message, record.levelno, _site_of, record)
     else:
         decision = sampler.decide_at(message, record.levelno, _site_of, record)
+    if type(decision) is Dropped:
+        return _is_passed_on(record, decision, release)
     if decision is None:
         record.lipservice_weight = 0.0
         return False
@@ -99,15 +117,38 @@ def decide(
     ) = decision
     if unmeasured is not None:
         _measure(sampler, decision, record)
+    if scope is not None:
+        _follow_up(scope, record, decision)
     return True
 
 
-def _site_of(record: logging.LogRecord) -> CallSite | None:
-    return site_at(record.pathname, record.lineno)
+def _follow_up(scope: RequestScope, record: logging.LogRecord, decision: Decision) -> None:
+    """What a record that is kept does to its request, and the request to it."""
+    if decision.rule == "request":
+        vars(record).update(traced(decision, scope))
+    elif record.levelno >= logging.ERROR:
+        scope.keep()  # what led to the error goes before it
 
 
-def _format_site_of(record: logging.LogRecord) -> CallSite | None:
-    return site_at(record.pathname, record.lineno, percent=True)
+def _is_passed_on(
+    record: logging.LogRecord, dropped: Dropped, release: Callable[[logging.LogRecord], Any]
+) -> bool:
+    """Whether a record that its request dropped is written: the request has failed. Else hold."""
+    if dropped.scope.failed:
+        _pass_on(record, dropped)
+        return True
+    record.lipservice_weight = 0.0
+    _hold(record, dropped, release)
+    return False
+
+
+def _pass_on(record: logging.LogRecord, dropped: Dropped) -> None:
+    vars(record).update(stamps_of(dropped))
+    dropped.scope.pass_on(dropped.row)
+
+
+def _site_of(record: logging.LogRecord, *, percent: bool = False) -> CallSite | None:
+    return site_at(record.pathname, record.lineno, percent=percent)
 
 
 def _event_of(message: dict[Any, Any]) -> tuple[Any, Any]:
@@ -132,54 +173,6 @@ def _is_from_our_own_work(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR and record.process in {None, os.getpid()}
 
 
-def _decide_watched(
-    sampler: AdaptiveSampler,
-    record: logging.LogRecord,
-    scope: RequestScope | None,
-    release: Callable[[logging.LogRecord], Any],
-) -> bool:
-    """As `decide`, for a record of a request: what is dropped is held. Or of a boosted logger."""
-    message, arguments = record.msg, record.args
-    if type(message) is dict and "event" in message:
-        if "lipservice_weight" in message:
-            return _believe(message, record)
-        message, arguments = _event_of(message)
-    is_format, level = bool(arguments), record.levelno
-    find_site = _format_site_of if is_format else _site_of
-    if scope is None or sampler.boosted_loggers:
-        outcome = decide_watched(
-            sampler, record.name, scope, message, level, find_site, record, is_format=is_format
-        )
-    else:
-        outcome = sampler.decide_scoped(
-            message, level, scope, find_site, record, is_format=is_format
-        )
-    if type(outcome) is Dropped:
-        if not outcome.scope.failed:
-            record.lipservice_weight = 0.0
-            _hold(record, outcome, release)
-            return False
-        vars(record).update(stamps_of(outcome))
-        outcome.scope.pass_on(outcome.row)
-        return True
-    if outcome.rule == "request":
-        vars(record).update(stamps_of(outcome, scope))
-    else:
-        (
-            record.lipservice_signature,
-            record.lipservice_rate,
-            record.lipservice_weight,
-            record.lipservice_rule,
-            record.lipservice_policy,
-            _,
-        ) = outcome
-    if outcome.unmeasured is not None:
-        _measure(sampler, outcome, record)
-    if scope is not None and record.levelno >= logging.ERROR:
-        scope.keep()  # what led to the error goes before it
-    return True
-
-
 def _hold(
     record: logging.LogRecord, dropped: Dropped, release: Callable[[logging.LogRecord], Any]
 ) -> None:
@@ -189,6 +182,9 @@ def _hold(
     The record goes on to handlers that do not sample, so what is released is a copy; it is made
     then, since most requests do not fail. What may change until then is copied or formatted now.
     """
+    if not dropped.scope.holds:
+        dropped.scope.refuse()
+        return
     message, arguments = record.msg, record.args
     now: dict[str, Any] = _NOTHING_CHANGES
     size = _HELD_BYTES
@@ -203,13 +199,22 @@ def _hold(
     except Exception:  # arguments that do not fit (nobody could write it), a container in itself
         dropped.scope.refuse()
         return
-
-    def write() -> None:
-        held = _copy(record)
-        vars(held).update({"msg": message, "args": arguments, **now, **stamps_of(dropped)})
-        release(held)
-
+    # Not a closure: its cells would make a third of what a held record costs the collector.
+    write = functools.partial(_write, record, message, arguments, now, dropped, release)
     dropped.scope.hold(write, size, dropped.row)
+
+
+def _write(
+    record: logging.LogRecord,
+    message: Any,
+    arguments: Any,
+    now: dict[str, Any],
+    dropped: Dropped,
+    release: Callable[[logging.LogRecord], Any],
+) -> None:
+    held = _copy(record)
+    vars(held).update({"msg": message, "args": arguments, **now, **stamps_of(dropped)})
+    release(held)
 
 
 _NOTHING_CHANGES: Final[dict[str, Any]] = {}
@@ -217,9 +222,10 @@ _NOTHING_CHANGES: Final[dict[str, Any]] = {}
 
 def _all_scalars(arguments: Any) -> bool:
     """Whether nothing can change what they say."""
-    if type(arguments) is not tuple:
-        arguments = arguments.values() if isinstance(arguments, Mapping) else arguments or ()
-    return _SCALARS.issuperset(map(type, arguments))
+    if type(arguments) is tuple:
+        return _SCALARS.issuperset(map(type, arguments))
+    values = arguments.values() if isinstance(arguments, Mapping) else arguments or ()
+    return _SCALARS.issuperset(map(type, values))
 
 
 def _formatted(record: logging.LogRecord) -> dict[str, Any]:
@@ -444,7 +450,7 @@ class SamplingLogger(logging.Logger):
     def _log(
         self,
         level: int,
-        msg: object,
+        msg: Any,  # an object; the engine copes with any
         args: Any,
         exc_info: _ExcInfo = None,
         extra: Mapping[str, object] | None = None,
@@ -459,48 +465,132 @@ class SamplingLogger(logging.Logger):
         if OWN_THREADS and get_ident() in OWN_THREADS and level < logging.ERROR:
             return  # what our own HTTP call logs must not feed what caused it
         sampler = self.sampler or default_sampler_quietly()
-        if WATCHED:
-            scope = current_scope()
-            if scope is not None or is_boosted(sampler, self.name):
-                # A record that may be released has to exist: in a request, early is not cheap.
-                record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
-                if _decide_watched(sampler, record, scope, self.handle):
-                    self.handle(record)
-                return
-        if args:
-            decision = sampler.decide_format(msg, level, _calling_format_site, stacklevel)  # type: ignore[arg-type]  # copes
+        if type(msg) is dict:  # an event of structlog, perhaps decided already
+            place = self._place(stacklevel, stack_info)
+            record = make_record(self, level, msg, args, exc_info, extra, place)
+            if decide(sampler, record, self.handle):
+                self.handle(record)
+            return
+        scope = current_scope() if WATCHED else None
+        decision: Decision | Dropped | None
+        if sampler.boosted_loggers:
+            decision = decide_watched(
+                sampler,
+                self.name,
+                scope,
+                msg,
+                level,
+                _site_below,
+                stacklevel,
+                is_format=bool(args),
+            )
+        elif scope is not None:
+            decision = sampler.decide_scoped(
+                msg,
+                level,
+                scope,
+                _calling_site,
+                stacklevel,
+                is_format=bool(args),
+            )
+        elif args:
+            decision = sampler.decide_format(msg, level, _calling_site, stacklevel)
         else:
-            decision = sampler.decide_at(msg, level, _calling_site, stacklevel)  # type: ignore[arg-type]
-        if decision is not None:
-            record = self._record(level, msg, args, exc_info, extra, stack_info, stacklevel)
-            (
-                record.lipservice_signature,
-                record.lipservice_rate,
-                record.lipservice_weight,
-                record.lipservice_rule,
-                record.lipservice_policy,
-                unmeasured,
-            ) = decision
-            if unmeasured is not None:
-                _measure(sampler, decision, record)
+            decision = sampler.decide_at(msg, level, _calling_site, stacklevel)
+        if decision is None:
+            return
+        if type(decision) is Dropped and not decision.scope.failed:
+            if not decision.scope.holds:
+                decision.scope.refuse()
+                return
+            place = self._place(stacklevel, stack_info)
+            if exc_info or extra or stack_info or not self._makes_it_later(msg, args):
+                record = make_record(self, level, msg, args, exc_info, extra, place)
+                _hold(record, decision, self.handle)
+            else:
+                self._hold_call(level, msg, args, place, decision)
+            return
+        place = self._place(stacklevel, stack_info)
+        record = make_record(self, level, msg, args, exc_info, extra, place)
+        if type(decision) is Dropped:
+            _pass_on(record, decision)
             self.handle(record)
+            return
+        (
+            record.lipservice_signature,
+            record.lipservice_rate,
+            record.lipservice_weight,
+            record.lipservice_rule,
+            record.lipservice_policy,
+            unmeasured,
+        ) = decision
+        if unmeasured is not None:
+            _measure(sampler, decision, record)
+        if scope is not None:
+            _follow_up(scope, record, decision)
+        self.handle(record)
 
-    def _record(
-        self,
-        level: int,
-        msg: object,
-        args: Any,
-        exc_info: _ExcInfo,
-        extra: Mapping[str, object] | None,
-        stack_info: bool,
-        stacklevel: int,
-    ) -> logging.LogRecord:
-        # Not super()._log with the stamps in `extra`: that costs a fifth of the whole call.
-        place: Place = ("(unknown file)", 0, "(unknown function)", None)
+    def _place(self, stacklevel: int, stack_info: bool) -> Place:
+        """Where `_log`, which calls this, was called."""
         if logging._srcfile:  # noqa: SLF001 - documented: None, and nobody looks
             with contextlib.suppress(ValueError):
-                place = self.findCaller(stack_info, stacklevel + _FRAMES)
-        return make_record(self, level, msg, args, exc_info, extra, place)
+                return self.findCaller(stack_info, stacklevel + _FRAMES)
+        return ("(unknown file)", 0, "(unknown function)", None)
+
+    def _makes_it_later(self, msg: object, args: Any) -> bool:
+        """Whether a record made at its release would be the same as one made now."""
+        return (
+            type(msg) is str
+            and _all_scalars(args)
+            and logging.getLogRecordFactory() is logging.LogRecord
+            and type(self).makeRecord is logging.Logger.makeRecord
+        )
+
+    def _hold_call(self, level: int, msg: str, args: Any, place: Place, dropped: Dropped) -> None:
+        """Have the request hold a call: its record is only made if it is released."""
+        moment = (time.time_ns(), get_ident(), threading.current_thread().name, _task_name())
+        write = functools.partial(_write_call, self, level, msg, args, place, moment, dropped)
+        dropped.scope.hold(write, _HELD_BYTES + len(msg), dropped.row)
+
+
+#: Of a call: nanoseconds since the epoch, the thread's number and name, the task's name.
+_Moment: TypeAlias = "tuple[int, int, str, str | None]"
+
+
+def _task_name() -> str | None:
+    """As `logging` finds it out from 3.12 on."""
+    asyncio = sys.modules.get("asyncio") if _HAS_TASK_NAMES else None
+    if asyncio is not None:
+        with contextlib.suppress(Exception):
+            task = asyncio.current_task()
+            return None if task is None else str(task.get_name())
+    return None
+
+
+_HAS_TASK_NAMES: Final = sys.version_info >= (3, 12)
+
+
+def _write_call(
+    logger: SamplingLogger,
+    level: int,
+    msg: str,
+    args: Any,
+    place: Place,
+    moment: _Moment,
+    dropped: Dropped,
+) -> None:
+    record = make_record(logger, level, msg, args, None, None, place)
+    nanoseconds, thread, thread_name, task_name = moment
+    created = nanoseconds / 1e9
+    record.relativeCreated -= (record.created - created) * 1000
+    record.created = created
+    record.msecs = (nanoseconds % 1_000_000_000) // 1_000_000 + 0.0
+    if record.thread is not None:  # else `logging.logThreads` is off
+        record.thread, record.threadName = thread, thread_name
+    if hasattr(record, "taskName") and getattr(logging, "logAsyncioTasks", True):
+        record.taskName = task_name
+    vars(record).update(stamps_of(dropped))
+    logger.handle(record)
 
 
 #: File, line, function and stack of a call, as `Logger.findCaller` returns them.
@@ -541,27 +631,24 @@ def sampling_logger_class(sampler: AdaptiveSampler) -> type[SamplingLogger]:
     return type("SamplingLogger", (SamplingLogger,), {"sampler": sampler})
 
 
-def _calling_site(stacklevel: int) -> CallSite | None:
-    frame = _calling_frame(stacklevel)
-    return None if frame is None else site_at(frame.f_code.co_filename, frame.f_lineno)
+#: Frames from `_calling_site` to what called `logger.info`.
+_DEPTH: Final = 5
+_LOGGING: Final = logging.addLevelName.__code__.co_filename
 
 
-def _calling_format_site(stacklevel: int) -> CallSite | None:
-    frame = _calling_frame(stacklevel)
-    if frame is None:
-        return None
-    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=True)
+def _site_below(stacklevel: int, *, percent: bool = False) -> CallSite | None:
+    """As `_calling_site`, called by way of `decide_watched`."""
+    return _calling_site(stacklevel, _DEPTH + 2, percent=percent)
 
 
-def _calling_frame(stacklevel: int) -> FrameType | None:
-    """Of `_log`'s caller's caller; the frames are those of a site, decide_at, _log, info, ..."""
-    frame: FrameType | None = sys._getframe(_DEPTH)  # noqa: SLF001 - as logging does
+def _calling_site(
+    stacklevel: int, depth: int = _DEPTH, *, percent: bool = False
+) -> CallSite | None:
+    """Where `_log`'s caller's caller called; the frames are those of decide_at, _log, info, ..."""
+    frame: FrameType | None = sys._getframe(depth)  # noqa: SLF001 - as logging does
     while frame is not None and (stacklevel > 1 or frame.f_code.co_filename == _LOGGING):
         stacklevel -= frame.f_code.co_filename != _LOGGING
         frame = frame.f_back
-    return frame
-
-
-#: Frames from `_calling_frame` to what called `logger.info`.
-_DEPTH: Final = 6
-_LOGGING: Final = logging.addLevelName.__code__.co_filename
+    if frame is None:
+        return None
+    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=percent)

@@ -22,7 +22,7 @@ from lipservice._worker import OWN_THREADS
 from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
-from lipservice.integrations._deciding import Deciding, decide_watched, is_boosted, stamps_of
+from lipservice.integrations._deciding import Deciding, decide_watched, stamps_of
 from lipservice.integrations.stdlib import OWN_LOGGERS, Place, make_record
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, RequestScope, current_scope, deferring
@@ -83,15 +83,14 @@ class SamplingProcessor(Deciding):
             raise structlog.DropEvent
         event = event_dict.get("event")
         sampler = self._bound or default_sampler_quietly()
-        if WATCHED:
-            scope = current_scope()
-            if scope is not None or is_boosted(sampler, getattr(logger, "name", None)):
-                return _process_watched(sampler, scope, logger, name, event_dict)
+        scope = current_scope() if WATCHED else None
+        if scope is not None or sampler.boosted_loggers:
+            return _process_watched(sampler, scope, logger, name, event_dict)
         # `positional_args`: an event "%s ..." before PositionalArgumentsFormatter.
         if "positional_args" in event_dict:
-            decision = sampler.decide_format(event, name, _site_above, True)  # type: ignore[arg-type]
+            decision = sampler.decide_format(event, name, _site_above, None)  # type: ignore[arg-type]
         else:
-            decision = sampler.decide_at(event, name, _site_above, False)  # type: ignore[arg-type]
+            decision = sampler.decide_at(event, name, _site_above, None)  # type: ignore[arg-type]
         if decision is None:
             raise structlog.DropEvent
         signature, rate, weight, rule, policy, unmeasured = decision
@@ -113,18 +112,17 @@ def _process_watched(
     event_dict: MutableMapping[str, Any],
 ) -> MutableMapping[str, Any]:
     """As the processor, for an event of a request; it cannot be held, the chain is not ours."""
-    is_format = "positional_args" in event_dict
     outcome = decide_watched(
         sampler,
         getattr(logger, "name", None),
         scope,
         event_dict.get("event"),  # type: ignore[arg-type]  # copes with any object
         name,
-        is_format=is_format,
+        is_format="positional_args" in event_dict,
         find_site=_site_above,
-        where=is_format,
+        where=None,
     )
-    if type(outcome) is Dropped and not outcome.scope.failed:
+    if outcome is None or (type(outcome) is Dropped and not outcome.scope.failed):
         raise structlog.DropEvent
     event_dict.update(stamps_of(outcome, scope))
     _follow_up(sampler, scope, outcome, event_dict)
@@ -237,11 +235,11 @@ def _deciding(
             return dropped()  # by logging's level, so not ours to count
         sampler = bound or default_sampler_quietly()
         scope = current_scope() if WATCHED else None
-        if scope is not None or is_boosted(sampler, _name_of(self)):
+        if scope is not None or sampler.boosted_loggers:
             stamped = watched(sampler, scope, self, severity, event, args, kw)
             return dropped() if stamped is None else method(self, event, *args, **stamped)
         if args:
-            decision = sampler.decide_format(event, severity, _site_of_call, _DIRECT_FORMAT)
+            decision = sampler.decide_format(event, severity, _site_of_call, _DIRECT)
         else:
             decision = sampler.decide_at(event, severity, _site_of_call, _DIRECT)
         if decision is None:
@@ -262,11 +260,11 @@ def _with_level(
             return method(self, level, event, *args, **kw)
         sampler = bound or default_sampler_quietly()
         scope = current_scope() if WATCHED else None
-        if scope is not None or is_boosted(sampler, _name_of(self)):
+        if scope is not None or sampler.boosted_loggers:
             stamped = watched(sampler, scope, self, level, event, args, kw)
             return dropped() if stamped is None else method(self, level, event, *args, **stamped)
         if args:
-            decision = sampler.decide_format(event, level, _site_of_call, _DIRECT_FORMAT)
+            decision = sampler.decide_format(event, level, _site_of_call, _DIRECT)
         else:
             decision = sampler.decide_at(event, level, _site_of_call, _DIRECT)
         if decision is None:
@@ -301,8 +299,10 @@ def _decide_and_hold(
         severity,
         is_format=bool(args),
         find_site=_site_of_call,
-        where=(_WATCHED, bool(args)),
+        where=_WATCHED,
     )
+    if outcome is None:
+        return None
     kw = {**kw, **stamps_of(outcome, scope)}
     if type(outcome) is Dropped and not outcome.scope.failed:
         name = severity if isinstance(severity, str) else _METHODS.get(severity)
@@ -375,27 +375,24 @@ def _place_of(frame: FrameType, *, stack: bool) -> Place:
     return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, shown
 
 
-#: Frames from `_site_of_call` to what called `logger.info`, on the two ways there; and, on the
-#: first one, whether the event is a format string.
-_WATCHED: Final = 7
-_DIRECT: Final = (4, False)
-_DIRECT_FORMAT: Final = (4, True)
+#: Frames from `_site_of_call` to what called `logger.info`, on the two ways there.
+_DIRECT: Final = 4
+_WATCHED: Final = 6
 
 
-def _site_of_call(where: tuple[int, bool]) -> CallSite | None:
-    depth, is_format = where
+def _site_of_call(depth: int, *, percent: bool = False) -> CallSite | None:
     frame = sys._getframe(depth)  # noqa: SLF001 - as logging does
-    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=is_format)
+    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=percent)
 
 
-def _site_above(is_format: bool) -> CallSite | None:
+def _site_above(_nothing: None, *, percent: bool = False) -> CallSite | None:
     """Where the event of a processor was logged: the first frame above structlog's own."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - as structlog does
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_LIBRARIES):
         frame = frame.f_back
     if frame is None:
         return None
-    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=is_format)
+    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=percent)
 
 
 _LIBRARIES: Final = ("structlog.", "lipservice.")

@@ -176,24 +176,23 @@ def form(request, sampler):
     loguru_logger.remove()
 
 
+@pytest.mark.parametrize("boosted", ["", "another", "application"])
 @pytest.mark.parametrize("scoped", [False, True], ids=["", "in a request"])
 @pytest.mark.parametrize("how", HOW)
-def test_a_message_that_was_formatted_has_the_template_s_signature(form, source, how, scoped):
+def test_a_message_that_was_formatted_has_the_template_s_signature(
+    form, source, how, scoped, boosted, sampler
+):
     log = getattr(source, how)
     log(form.logger, "bob")
     while analyse_waiting():
         pass
     form.signatures.clear()
+    if boosted:
+        sampler.boost(logger=boosted)
 
-    def log_all():
+    with lipservice.request() if scoped else contextlib.nullcontext():
         for name in ("eve", "bob", "ada lovelace", "17"):
             log(form.logger, name)
-
-    if scoped:
-        with lipservice.request():
-            log_all()
-    else:
-        log_all()
 
     assert form.signatures == [TEMPLATE] * 4
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import gc
 import io
 import logging
@@ -819,6 +821,82 @@ class TestLoggerLikeLoggings:
         assert ours == theirs
         assert _kind_of(sampled.exc_info) == _kind_of(plain.exc_info)
         assert set(vars(sampled)) > STAMPS
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_a_record_that_is_released_is_that_of_its_call(self, make_sampler, name):
+        """Also where it is made at its release only, in another thread and task."""
+        loggers = []
+        for cls in (logging.Logger, sampling_logger_class(make_sampler(DROPPING))):
+            logger = cls("application")
+            logger.setLevel(1)
+            logger.addHandler(Keeping())
+            loggers.append(logger)
+
+        async def call():
+            asyncio.current_task().set_name("errand")
+            for logger in loggers:
+                CALLS[name](logger)
+
+        with lipservice.request():
+            run = contextvars.copy_context().run
+            thread = threading.Thread(target=run, args=(asyncio.run, call()), name="helper")
+            thread.start()
+            thread.join()
+            done = time.time()
+            time.sleep(0.01)
+            lipservice.keep_request()
+
+        (plain,), (sampled,) = (logger.handlers[0].records for logger in loggers)
+        assert call_site(sampled) == call_site(plain)
+        assert sampled.getMessage() == plain.getMessage()
+        assert bool(sampled.stack_info) == bool(plain.stack_info)
+        told = logging.Formatter().format
+        assert told(sampled).count("Error") == told(plain).count("Error")
+        varies = {"msg", "args", "exc_info", "exc_text", "stack_info", "message"}
+        times = {"created", "msecs", "relativeCreated"}
+        ours, theirs = (
+            {key: value for key, value in vars(each).items() if key not in varies | times | STAMPS}
+            for each in (sampled, plain)
+        )
+        assert ours == theirs
+        assert ours["threadName"] == "helper"
+        assert plain.created - 0.001 <= sampled.created <= done
+        assert sampled.msecs == pytest.approx(sampled.created % 1 * 1000, abs=1)
+        since_start = sampled.relativeCreated - plain.relativeCreated
+        assert since_start == pytest.approx((sampled.created - plain.created) * 1000, abs=0.01)
+
+    def test_a_record_of_a_factory_of_the_application_s_is_made_at_the_call(self, make_sampler):
+        made = []
+
+        class Record(logging.LogRecord):
+            def __init__(self, *args, **options):
+                super().__init__(*args, **options)
+                self.number = len(made)
+                made.append(self.getMessage())
+
+        logger = sampling_logger_class(make_sampler(DROPPING))("application", 1)
+        logger.addHandler(Keeping())
+        usual = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(Record)
+        try:
+            with lipservice.request():
+                logger.info("one %d", 1)
+                made.append("between")
+                lipservice.keep_request()
+        finally:
+            logging.setLogRecordFactory(usual)
+
+        assert made == ["one 1", "between"]
+        assert [each.number for each in logger.handlers[0].records] == [0]
+
+    def test_where_a_request_holds_nothing_no_record_is_made(self, make_sampler, monkeypatch):
+        monkeypatch.setattr(logging.LogRecord, "__init__", None)
+        logger = sampling_logger_class(make_sampler(DROPPING))("application", 1)
+        before = lipservice.recorder_totals().evicted
+        with lipservice.request(limits=lipservice.RecorderLimits(max_records=0)):
+            logger.info("one %d", 1)
+
+        assert lipservice.recorder_totals().evicted == before + 1
 
     def test_a_deep_stack_shows_the_callers_only(self, loggers):
         for logger in loggers:

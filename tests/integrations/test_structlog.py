@@ -19,7 +19,12 @@ structlog = pytest.importorskip("structlog")
 
 from structlog.testing import CapturingLogger, ReturnLogger, capture_logs  # noqa: E402
 
-from lipservice import SamplingFilter, SamplingProcessor, sampling_bound_logger  # noqa: E402
+from lipservice import (  # noqa: E402
+    SamplingFilter,
+    SamplingProcessor,
+    sampling_bound_logger,
+    sampling_logger_class,
+)
 from lipservice._settings import set_default_sampler  # noqa: E402
 from lipservice._worker import own_thread  # noqa: E402
 from lipservice.decision import Totals  # noqa: E402
@@ -329,6 +334,28 @@ class TestProcessorThroughLogging:
         (stats,) = sampler.get_pattern_stats().values()
         assert (stats.count, stats.signature) == (8, compute_signature("hello"))
         assert [record.msg["user"] for record in handler.records] == ["a", "b"]
+
+    @pytest.mark.parametrize("chained", [False, True])
+    def test_an_early_logger_behind_a_processor_formatter_reads_the_event(
+        self, chained, sampler, handler
+    ):
+        """And believes what the chain has decided."""
+        early = sampling_logger_class(sampler)("application", logging.INFO)
+        early.addHandler(handler)
+        logger = structlog.wrap_logger(
+            early,
+            processors=[
+                *([SamplingProcessor(sampler)] if chained else []),
+                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ],
+            wrapper_class=structlog.stdlib.BoundLogger,
+        )
+        for user in "abcdefgh":
+            logger.info("hello", user=user)
+
+        (stats,) = sampler.get_pattern_stats().values()
+        assert (stats.count, stats.signature) == (8, compute_signature("hello"))
+        assert [record.lipservice_weight for record in handler.records] == [1.0, 1.0]
 
     def test_in_a_foreign_pre_chain_it_lets_records_pass(self, make_sampler, handler, monkeypatch):
         """A formatter cannot drop: DropEvent out of it would be an error on the screen."""

@@ -10,7 +10,7 @@ import random
 from lipservice.integrations.stdlib import SamplingFilter
 from lipservice.policy import SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
-from lipservice.scope import WATCHED
+from tests.support.open_requests import open_requests
 
 STEPS = ("begin", "work", "end")
 
@@ -56,6 +56,6 @@ def telling():
     finally:
         story.detach()
         sampler.shutdown()
-    if WATCHED:
+    if open_requests():
         gc.collect()  # what a traceback holds
-    assert not WATCHED
+    assert not open_requests()

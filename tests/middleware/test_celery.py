@@ -3,6 +3,7 @@
 import pytest
 
 from tests.middleware.pages import Project, need, redis_server, wait_for
+from tests.support.open_requests import open_requests
 
 need("celery")
 
@@ -13,7 +14,7 @@ from celery.exceptions import Ignore, Reject  # noqa: E402
 
 import lipservice  # noqa: E402
 from lipservice.middleware.jobs import instrument_celery  # noqa: E402
-from lipservice.scope import WATCHED, current_scope  # noqa: E402
+from lipservice.scope import current_scope  # noqa: E402
 
 _told = []  # the story of the test that runs
 
@@ -49,7 +50,7 @@ def tasks():
 def _every_request_ends(story):
     _told[:] = [story]
     yield
-    wait_for(lambda: not WATCHED)
+    wait_for(lambda: not open_requests())
 
 
 def unit(_task, kind, name):
@@ -112,7 +113,7 @@ def test_each_try_of_a_task_is_a_request_and_a_retry_is_a_failure(story, tasks):
 def test_a_task_that_is_ignored_or_rejected_is_no_failure(story, tasks):
     tasks["refuse"].delay("ignored")
     tasks["refuse"].delay("rejected")
-    wait_for(lambda: len(_told) == 3 and not WATCHED)
+    wait_for(lambda: len(_told) == 3 and not open_requests())
 
     story.check()
 
@@ -137,7 +138,7 @@ def test_a_task_that_runs_within_itself_under_the_same_id_ends_what_it_began(sto
     tasks["nested"].apply((0,))
 
     assert current_scope() is None
-    assert not WATCHED
+    assert not open_requests()
     story.check("try 0", "try 1")  # both are one story
 
 
@@ -159,7 +160,7 @@ def test_what_a_task_left_open_in_a_worker_s_thread_is_not_joined(story, tasks):
 
     story.check(*(f"bad {number}" for number in range(6)))
     for scope in _told[1:]:
-        WATCHED.pop(id(scope), None)
+        scope.close()
 
 
 TASKS = """
@@ -168,6 +169,7 @@ import lipservice
 from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
 from lipservice.middleware.jobs import instrument_celery
+from tests.support.open_requests import open_requests
 
 app = Celery("shop", broker="redis://localhost:6379", backend="redis://localhost:6379")
 logger = logging.getLogger("shop")

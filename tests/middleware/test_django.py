@@ -20,7 +20,8 @@ from django.urls import include, path, re_path  # noqa: E402
 
 from lipservice.middleware.asgi import SamplingASGIMiddleware  # noqa: E402
 from lipservice.middleware.wsgi import SamplingWSGIMiddleware  # noqa: E402
-from lipservice.scope import WATCHED, current_scope, request  # noqa: E402
+from lipservice.scope import current_scope, request  # noqa: E402
+from tests.support.open_requests import open_requests  # noqa: E402
 
 # Django leaves the body of a request open whose answer fails.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed file:ResourceWarning")
@@ -199,7 +200,7 @@ def test_an_exception_and_a_status_from_500_on_are_failures(story, server, prefi
 
     story.check("bad", "away")
     assert [scope.name for scope in _told[1:]] == [f"GET {prefix}/plain/<str:unit>"] * 4
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_a_streamed_answer_belongs_to_its_request_until_it_is_closed(story):
@@ -210,7 +211,7 @@ def test_a_streamed_answer_belongs_to_its_request_until_it_is_closed(story):
 
     story.check("bad")
     assert _told[1] is _told[2]
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_a_streamed_answer_that_no_one_closes_ends_its_request(story):
@@ -225,7 +226,7 @@ def test_a_streamed_answer_that_no_one_closes_ends_its_request(story):
     gc.collect()
 
     story.check("bad")
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_what_a_streamed_answer_still_says_as_it_is_closed_belongs_to_it():
@@ -234,7 +235,7 @@ def test_what_a_streamed_answer_still_says_as_it_is_closed_belongs_to_it():
     answer.close()
 
     assert _told[1] is _told[2]
-    assert not WATCHED
+    assert not open_requests()
 
 
 @pytest.mark.parametrize("prefix", ["", "/async"])
@@ -248,14 +249,14 @@ def test_a_streamed_answer_under_asgi_belongs_to_its_request(story, prefix):
 
     story.check("bad")
     assert _told[1] is _told[2]
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_a_client_of_an_async_stream_that_goes_away_is_no_failure_and_ends_the_request(story):
     assert ask_async(get_asgi_application(), "/async/stream/good", until=1) == 1
 
     story.check()
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_a_file_is_still_sent_by_the_server():
@@ -274,7 +275,7 @@ def test_a_file_is_still_sent_by_the_server():
     for application in (get_wsgi_application(), SamplingWSGIMiddleware(get_wsgi_application())):
         answer = application({**environ}, lambda *_: None)
         assert isinstance(answer, Wrapped)
-        assert not WATCHED
+        assert not open_requests()
         answer.file.close()
 
 
@@ -305,7 +306,7 @@ def test_an_async_stream_that_something_holds_on_to_ends_its_request_when_it_is_
     ask_async(get_asgi_application(), "/async/held/good")
 
     assert any(isinstance(each, StreamingHttpResponse) for each in _told)
-    assert not WATCHED
+    assert not open_requests()
 
 
 @pytest.mark.parametrize("prefix", ["", "/async"])

@@ -14,7 +14,8 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware  # noqa: E402
 from werkzeug.test import run_wsgi_app  # noqa: E402
 
 from lipservice.middleware.wsgi import SamplingWSGIMiddleware  # noqa: E402
-from lipservice.scope import WATCHED, current_scope  # noqa: E402
+from lipservice.scope import current_scope  # noqa: E402
+from tests.support.open_requests import open_requests  # noqa: E402
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_streamed_answer_belongs_to_its_request(app, story):
 
     story.check("u2")
     assert app.scopes[0].name == "GET /stream/<kind>/<unit>"
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_a_path_that_no_rule_matches_is_called_by_itself():

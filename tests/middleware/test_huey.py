@@ -14,7 +14,8 @@ from huey.exceptions import CancelExecution  # noqa: E402
 
 import lipservice  # noqa: E402
 from lipservice.middleware.jobs import instrument_huey  # noqa: E402
-from lipservice.scope import WATCHED, current_scope  # noqa: E402
+from lipservice.scope import current_scope  # noqa: E402
+from tests.support.open_requests import open_requests  # noqa: E402
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_task_that_another_hook_cancels_leaves_nothing_open(story, huey):
     unit("u1")
     run_one(huey)
     assert current_scope() is None
-    assert not WATCHED
+    assert not open_requests()
     run_one(huey)
 
     story.check("u1")
@@ -112,7 +113,7 @@ def test_a_task_whose_result_cannot_be_stored_leaves_nothing_open(story, huey, m
     run_one(huey)
 
     assert current_scope() is None
-    assert not WATCHED
+    assert not open_requests()
     story.check()
 
 

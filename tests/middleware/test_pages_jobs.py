@@ -3,6 +3,8 @@ The code of the job pages in docs/how-to/requests-in, run by their own commands:
 real Redis.
 """
 
+import re
+
 import pytest
 
 from tests.middleware.pages import Project, check_page, need, redis_server, wait_for
@@ -33,6 +35,9 @@ def test_celery_s_page_with_two_workers(pool, tmp_path, redis):
         wait_for(lambda: not redis.llen("celery") and not redis.hlen("unacked"))
 
     check_page(project.stories(), 100)
+    # Each process has told at its end what it saw: two records a task, and how it ended.
+    told = re.findall(r"kept [\d,]+ of ([\d,]+) records", project.log.read_text("utf-8"))
+    assert sum(int(seen.replace(",", "")) for seen in told) >= 300, told
 
 
 def test_rq_s_page_with_a_process_for_each_job(tmp_path, redis):

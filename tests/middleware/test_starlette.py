@@ -18,7 +18,8 @@ from starlette.responses import PlainTextResponse, StreamingResponse  # noqa: E4
 from starlette.routing import Mount, Route, WebSocketRoute  # noqa: E402
 
 from lipservice.middleware.asgi import SamplingASGIMiddleware  # noqa: E402
-from lipservice.scope import WATCHED, current_scope  # noqa: E402
+from lipservice.scope import current_scope  # noqa: E402
+from tests.support.open_requests import open_requests  # noqa: E402
 
 
 class Client:
@@ -207,7 +208,7 @@ def test_a_websocket_is_one_request_until_it_is_closed(client, story):
 
     story.check("bad")
     assert {scope.name for scope in client.scopes} == {"WEBSOCKET /{unit}"}
-    assert not WATCHED
+    assert not open_requests()
 
 
 def test_fastapi_s_threads_and_dependencies_are_of_the_request_which_is_called_by_its_route(
