@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice.decision import Decision, Dropped
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from lipservice.call_sites import CallSite
 
-_Where = TypeVar("_Where")
 
 #: On a record that was dropped by its own draw and is written because its request failed.
 RELEASED: Final = "released"
@@ -40,7 +39,7 @@ def decide_watched(
     text: str,
     severity: str | int,
     find_site: Callable[..., CallSite | None],
-    where: _Where,
+    where: object,
     *,
     is_format: bool,
 ) -> Decision | Dropped | None:

@@ -211,12 +211,15 @@ def test_a_format_string_counts_even_where_it_was_filled_in_before(sampler, sour
     assert form.signatures[1:] == [TEMPLATE] * 3
 
 
+@pytest.mark.parametrize("boosted", ["", "application", "another"])
 @pytest.mark.parametrize("scoped", [False, True], ids=["", "in a request"])
 @pytest.mark.parametrize("kind", [*(kind for kind in FORMS if "loguru" not in kind), "positional"])
 def test_an_f_string_beside_arguments_has_the_signature_of_the_whole_format(
-    sampler, source, kind, scoped
+    sampler, source, kind, scoped, boosted
 ):
     form = Form()
+    if boosted:  # every logger's records are asked for by another way then
+        sampler.boost(logger=boosted, minutes=5)
     logger = {**FORMS, "positional": structlog_with_positional_args}[kind](sampler, form)
     for name in ("bob", "eve"):  # the second one raises the suspicion
         source.beside_arguments(logger, name)
