@@ -87,6 +87,8 @@ _Boosts: TypeAlias = tuple[tuple[Boost, float], ...]
 _Answer = TypeVar("_Answer")
 _Where = TypeVar("_Where")
 FindSite: TypeAlias = "Callable[[_Where], CallSite | None]"
+#: As `FindSite`, and takes `percent=True` where the text is a format string.
+FindEitherSite: TypeAlias = "Callable[..., CallSite | None]"
 
 #: Cells handled per hold of the lock in background work: well under a millisecond.
 _BATCH: Final = 64
@@ -284,12 +286,27 @@ class DecisionEngine:
         except Exception as error:
             return self._decide_in_doubt(self.decide_message, message, severity, error)
 
-    def decide_format(self, format_string: str, severity: Severity) -> Decision | None:
-        """Decide about a %-style format string whose arguments need not be looked at."""
+    def decide_format(
+        self,
+        format_string: str,
+        severity: Severity,
+        find_site: FindEitherSite | None = None,
+        where: Any = None,
+    ) -> Decision | None:
+        """
+        Decide about a %-style format string whose arguments need not be looked at.
+
+        Args:
+            format_string: What the record has beside its arguments.
+            severity: As of `decide_message`.
+            find_site: Finds the call site, which tells whether a variable was put into the format
+                string; called as by `decide_at`, and only for a format string that is new.
+            where: What *find_site* needs.
+        """
         try:
             cell = self._formats[severity].get(format_string)
             if cell is None:
-                cell = self._find_format(format_string, severity)
+                cell = self._find_format_at(format_string, severity, find_site, where)
             if cell.left > 0:
                 cell.left -= 1
                 return cell.if_dropped
@@ -305,7 +322,7 @@ class DecisionEngine:
         text: str,
         severity: Severity,
         scope: RequestScope,
-        find_site: FindSite[Any] | None = None,
+        find_site: FindEitherSite | None = None,
         where: Any = None,
         *,
         is_format: bool,
@@ -318,7 +335,7 @@ class DecisionEngine:
         try:
             cell = (self._formats if is_format else self._messages)[severity].get(text)
             if cell is None and is_format:
-                cell = self._find_format(text, severity)
+                cell = self._find_format_at(text, severity, find_site, where)
             elif cell is None:
                 cell = self._find_at(text, severity, find_site, where)
             if cell.left <= KEEP_ALL:
@@ -346,7 +363,7 @@ class DecisionEngine:
         self,
         text: str,
         severity: Severity,
-        find_site: FindSite[Any] | None = None,
+        find_site: FindEitherSite | None = None,
         where: Any = None,
         *,
         is_format: bool,
@@ -359,7 +376,7 @@ class DecisionEngine:
         try:
             cell = (self._formats if is_format else self._messages)[severity].get(text)
             if cell is None and is_format:
-                cell = self._find_format(text, severity)
+                cell = self._find_format_at(text, severity, find_site, where)
             elif cell is None:
                 cell = self._find_at(text, severity, find_site, where)
             return self._settle_boosted(cell)
@@ -594,10 +611,27 @@ class DecisionEngine:
         cell = self._formats[severity].get(text)
         return self._find_format(text, severity) if cell is None else cell
 
-    def _find_format(self, format_string: str, severity: Severity) -> Cell:
+    def _find_format_at(
+        self, format_string: str, severity: Severity, find_site: FindEitherSite | None, where: Any
+    ) -> Cell:
+        """The cell of a format string; of that in the source, if a variable was put into it."""
+        site = None
+        if find_site is not None and self._heals:
+            site = find_site(where, percent=True)
+        if site is None:
+            return self._find_format(format_string, severity)
+        text = site.format_for(format_string)
+        if text is None:
+            return self._find_format(format_string, severity, remember=not site.awaits_source)
+        cell = self._formats[severity].get(text)
+        return self._find_format(text, severity) if cell is None else cell
+
+    def _find_format(
+        self, format_string: str, severity: Severity, *, remember: bool = True
+    ) -> Cell:
         table = self._tables[severity_name(severity)]
         cell = self._admit(table, fold(percent_format_to_message(format_string)))
-        if not self._busy:  # else perhaps not its own cell, see _admit
+        if remember and not self._busy:  # else perhaps not its own cell, see _admit
             table.remember_format(format_string, cell)
         return cell
 

@@ -46,20 +46,37 @@ def expression_of(source: str) -> ast.expr:
         BusyError: See there.
         SyntaxError, ValueError, RecursionError, MemoryError: As of `ast.parse`.
     """
-    text = f"(\n{source}\n)"
+    return _tree_of(f"(\n{source}\n)", "eval").body  # type: ignore[no-any-return]
+
+
+def module_of(source: str) -> ast.Module:
+    """
+    The syntax tree of statements.
+
+    Args:
+        source: Their text.
+
+    Raises:
+        BusyError: See there.
+        SyntaxError, ValueError, RecursionError, MemoryError: As of `ast.parse`.
+    """
+    return _tree_of(source, "exec")  # type: ignore[no-any-return]
+
+
+def _tree_of(text: str, mode: str) -> Any:
     if not DEPTH_IS_SHARED:
-        return ast.parse(text, mode="eval").body
+        return ast.parse(text, mode=mode)
     if gc.callbacks[:2] != _FIRST or gc.callbacks[-2:] != _LAST:
         _watch_collections()
     try:
         # No call between the look and this one, so no other thread gets a turn.
         is_busy = [*_begins][-1] == "start" or [*_ends][-1] == "start"
-        tree = None if is_busy else compile(text, "", "eval", ast.PyCF_ONLY_AST)
+        tree = None if is_busy else compile(text, "", mode, ast.PyCF_ONLY_AST)
     except SystemError:  # the other way round: it was our tree that was disturbed
         raise BusyError from None
     if tree is None:
         raise BusyError
-    return tree.body  # type: ignore[attr-defined,no-any-return]  # of an ast.Expression
+    return tree
 
 
 def _watch_collections() -> None:

@@ -85,6 +85,7 @@ class CallSite:
         path: The file, as the record names it.
         line: The line of the call, from 1.
         braces: Whether the logger formats `{}` itself (loguru).
+        percent: Whether its texts are format strings of records that have arguments.
         healed: Records that `format_for` had a format for, about.
     """
 
@@ -101,16 +102,21 @@ class CallSite:
         "_reason",
         "_tail",
         "_templates",
+        "_trusted_after",
         "braces",
         "healed",
         "line",
         "path",
+        "percent",
     )
 
-    def __init__(self, path: str, line: int, *, braces: bool = False) -> None:
+    def __init__(
+        self, path: str, line: int, *, braces: bool = False, percent: bool = False
+    ) -> None:
         self.path = path
         self.line = line
         self.braces = braces
+        self.percent = percent
         self.healed = 0
         # The one format of this site, and what its messages begin with, hold and end with. These
         # are set once, before the format: who sees the format sees them too.
@@ -126,13 +132,16 @@ class CallSite:
         self._misses = 0
         self._healed_before = 0
         self._reason = WAITING
+        # A format string is never trusted: a variable that holds a `%` has to be seen.
+        self._trusted_after = sys.maxsize if percent else _DISTRUSTED
 
     def format_for(self, message: str) -> str | None:
         """
         The percent format that made *message*, for `DecisionEngine.decide_format`.
 
         Args:
-            message: The finished message of a record of this line, which had no arguments.
+            message: The finished message of a record of this line, which had no arguments. Of a
+                site with `percent`: the format string of a record that has some.
 
         Returns:
             None where that is not known, or not sure: LSIG-1 decides. Never raises.
@@ -148,7 +157,7 @@ class CallSite:
                 and (not self._tail or message.endswith(self._tail, self._least))
             ):
                 count = self.healed
-                if count > _DISTRUSTED or self._templates[0].matches(message):
+                if count > self._trusted_after or self._templates[0].matches(message):
                     self.healed = count + 1
                     return only
             self._miss()
@@ -160,16 +169,19 @@ class CallSite:
         """Of a site that waits, or whose line has several templates."""
         templates = self._templates
         if not templates:
-            if self._example is None and len(message) <= _LONGEST_EXAMPLE:
-                self._example = message
-                if not self._open:  # it was analysed meanwhile
-                    self._example = None
+            if self._example is None:
+                if len(message) <= _LONGEST_EXAMPLE:
+                    self._example = message
+                    if not self._open:  # it was analysed meanwhile
+                        self._example = None
+            elif self.percent and message != self._example:
+                _let_wait(self)
             return None
-        formats = {template.format for template in templates if template.matches(message)}
-        if len(formats) != 1:
+        fitting = [template for template in templates if template.matches(message)]
+        if len(fitting) != 1:  # none, or several: each is of another format
             self._miss()
             return None
-        found = formats.pop()
+        found = fitting[0].format
         if found not in self._healable:
             return None
         self.healed += 1
@@ -208,7 +220,7 @@ class CallSite:
         """Find the template of this line. In the background; *source* is the lines of the file."""
         if source is None:
             return self._refuse(NO_SOURCE)
-        found = templates_at(source, self.line, braces=self.braces)
+        found = templates_at(source, self.line, braces=self.braces, percent=self.percent)
         if found is None:
             return self._refuse(NO_CALL)
         if not found:
@@ -231,6 +243,11 @@ class CallSite:
     def is_waiting(self) -> bool:
         """Whether its line was not looked at yet."""
         return self._reason == WAITING
+
+    @property
+    def awaits_source(self) -> bool:
+        """Whether the background is about to look at its line: what has no format may get one."""
+        return self in _waiting
 
     def state(self) -> CallSiteState:
         """What is known of it now."""
@@ -257,15 +274,20 @@ def _why_not_healable(templates: Sequence[SourceTemplate]) -> str:
 _Table = dict[str, dict[int, CallSite]]
 _plain: Final[_Table] = {}
 _braced: Final[_Table] = {}
-# Every site of both tables, to count and to list them.
+_percent: Final[_Table] = {}
+# Every site of the first two tables, and of the third, to count and to list them: apart, since
+# almost every call has arguments, and hardly one of them is of interest.
 _every: Final[dict[tuple[str, int, bool], CallSite]] = {}
+_every_percent: Final[dict[tuple[str, int, bool], CallSite]] = {}
 # An ordered set. A site leaves it when its analysis is done, not when it begins: a child that is
 # forked in between finds it still there.
 _waiting: Final[dict[CallSite, None]] = {}
 _files: Final[dict[str, list[str] | None]] = {}
 
 
-def site_at(path: str, line: int, *, braces: bool = False) -> CallSite | None:
+def site_at(
+    path: str, line: int, *, braces: bool = False, percent: bool = False
+) -> CallSite | None:
     """
     The call site at a line of a file; one that is new waits for `analyse_waiting`.
 
@@ -273,41 +295,53 @@ def site_at(path: str, line: int, *, braces: bool = False) -> CallSite | None:
         path: The file, as the record (`pathname`) or the frame (`co_filename`) names it.
         line: The line that the record (`lineno`) or the frame names, from 1.
         braces: Whether the logger formats `{}` itself, as loguru does.
+        percent: Whether the record has arguments, so that what `format_for` will be given is its
+            format string. Hardly any was built from a variable: such a site waits only once a
+            second one has come from its line.
 
     Returns:
         None where it is not known and there is no room for it. Never raises. Safe from any
         thread.
     """
     try:
-        return (_braced if braces else _plain)[path][line]
+        return (_percent if percent else _braced if braces else _plain)[path][line]
     except Exception:
-        return _new_site(path, line, braces)
+        return _new_site(path, line, braces, percent)
 
 
-def _new_site(path: str, line: int, braces: object) -> CallSite | None:
+def _new_site(path: str, line: int, braces: object, percent: object) -> CallSite | None:
     try:
-        return _add_site(path, line, braces=bool(braces))
+        return _add_site(path, line, braces=bool(braces), percent=bool(percent))
     except Exception:
         return None
 
 
-def _add_site(path: str, line: int, *, braces: bool) -> CallSite | None:
-    if len(_every) >= MOST_SITES or len(_waiting) >= MOST_WAITING:
+def _add_site(path: str, line: int, *, braces: bool, percent: bool) -> CallSite | None:
+    every = _every_percent if percent else _every
+    if len(every) >= MOST_SITES or (len(_waiting) >= MOST_WAITING and not percent):
         return None
     if type(path) is not str or type(line) is not int or len(path) > _LONGEST_PATH:
         return None
     key = (path, line, braces)
-    new = CallSite(path, line, braces=braces)
-    site = _every.setdefault(key, new)
-    if site is new and len(_every) > MOST_SITES:
-        _every.pop(key, None)
+    new = CallSite(path, line, braces=braces, percent=percent)
+    site = every.setdefault(key, new)
+    if site is new and len(every) > MOST_SITES:
+        every.pop(key, None)
         return None
     # Also for a site that another thread, or a finalizer, was just about to add: a child that was
     # forked in between finds only what is done.
-    if site.is_waiting:
+    if site.is_waiting and not percent:
         _waiting[site] = None
-    (_braced if braces else _plain).setdefault(path, {})[line] = site
+    table = _percent if percent else _braced if braces else _plain
+    table.setdefault(path, {})[line] = site
     return site
+
+
+def _let_wait(site: CallSite) -> None:
+    if len(_waiting) < MOST_WAITING:
+        _waiting[site] = None
+        if not site.is_waiting:  # it was analysed meanwhile
+            _waiting.pop(site, None)
 
 
 def has_waiting() -> bool:
@@ -346,9 +380,13 @@ def call_sites() -> list[CallSiteState]:
     """
     What is known of each call site: those that heal the most records first, constants last.
 
-    For people; safe from any thread.
+    A call with arguments counts once a second format string came from it. For people; safe from
+    any thread.
     """
-    states = [site.state() for site in list(_every.values())]
+    suspected = [
+        site for site in list(_every_percent.values()) if site.awaits_source or not site.is_waiting
+    ]
+    states = [site.state() for site in [*list(_every.values()), *suspected]]
     states.sort(key=lambda each: (-each.healed, each.reason == CONSTANT, each.path, each.line))
     return states
 
@@ -362,7 +400,7 @@ def _first_waiting() -> CallSite | None:
 
 def _forget_all() -> None:
     """Begin with nothing, for tests."""
-    for table in (_plain, _braced, _every, _waiting, _files):
+    for table in (_plain, _braced, _percent, _every, _every_percent, _waiting, _files):
         table.clear()
 
 

@@ -6,8 +6,8 @@ What a line of source says of the messages that it logs.
 
 An f-string, `%`, `str.format` and `+` are all told as the percent format that would make the same
 messages. The work is bounded, whatever the source: a file is never parsed as a whole, only the
-arguments of the calls of one logical line. Rule of this module: every function is pure, and
-bad source means that there is no template.
+arguments of the calls of one logical line, and the function around them where one is a name. Rule
+of this module: every function is pure, and bad source means that there is no template.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import ast
 import keyword
 import re
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from typing import Final, NamedTuple
 
-from lipservice._syntax_trees import expression_of
+from lipservice._syntax_trees import expression_of, module_of
 from lipservice.signature import (
     fold,
     key_of_folded,
@@ -51,16 +52,28 @@ class SourceTemplate(NamedTuple):
     tail: str
     #: Whether a variable is another statement's message, by its name: the call is a wrapper's.
     passes_message: bool = False
+    #: Of a template that is itself a percent format with arguments: the `%` in its constant text.
+    #: -1: it makes finished messages.
+    percents: int = -1
 
     def matches(self, message: str) -> bool:
-        """Whether *message* is this template with any text for each variable."""
-        if not self.varies:
-            return message == self.head
-        at = len(self.head)
-        end = len(message) - len(self.tail)
-        if end < at or not message.startswith(self.head) or not message.endswith(self.tail):
+        """
+        Whether *message* is this template with any text for each variable.
+
+        Of a template with `percents` no variable may hold a `%`, which could take an argument away.
+        """
+        _, varies, head, middles, tail, _, percents = self
+        if not varies:
+            return message == head
+        if not message.startswith(head) or not message.endswith(tail):
             return False
-        for middle in self.middles:
+        if percents >= 0 and message.count("%") != percents:
+            return False
+        at = len(head)
+        end = len(message) - len(tail)
+        if end < at:
+            return False
+        for middle in middles:
             found = message.find(middle, at, end)
             if found < 0:
                 return False
@@ -95,6 +108,19 @@ class SourceTemplate(NamedTuple):
     def _words(self) -> int:
         key = key_of_folded(fold(percent_format_to_message(self.format)))
         return sum(map(_is_word, key.split()))
+
+
+class Use(Enum):
+    """What becomes of a string."""
+
+    #: It is the message.
+    MESSAGE = "message"
+    #: It is a format in braces, of a message that is seen when it has been filled in.
+    BRACES = "braces"
+    #: It is a percent format, of a message that is seen when it has been filled in.
+    FILLED = "filled"
+    #: It is a percent format, and seen as it is.
+    FORMAT = "format"
 
 
 def template_of_format(format_string: str) -> str:
@@ -186,16 +212,31 @@ class _Scanner:
         except _Unreadable:
             return
 
-    def source_of(self, argument: _Argument) -> str:
-        """The text of an argument, without escapes that the compiler would warn of."""
+    def source_of(self, start: int, end: int) -> str:
+        """A part of the text that was read, without escapes that the compiler would warn of."""
         pieces: list[str] = []
-        at = argument.start
         for place in self._odd:
-            if argument.start <= place < argument.end:
-                pieces += self._text[at:place], "\\"
-                at = place
-        pieces.append(self._text[at : argument.end])
+            if start <= place < end:
+                pieces += self._text[start:place], "\\"
+                start = place
+        pieces.append(self._text[start:end])
         return "".join(pieces)
+
+    def source(self) -> str:
+        """
+        All of the text, without escapes that the compiler would warn of.
+
+        Raises:
+            _Unreadable: A string does not end, or a number runs into a word.
+        """
+        at = 0
+        while match := _TOKEN.match(self._text, at):
+            at = match.end()
+            if match.lastgroup == "quote":
+                at = self._end_of_string(at, match["prefix"].lower(), match["quote"], 0)
+            elif match.lastgroup == "word" and _runs_into_a_word(match[0]):
+                raise _Unreadable
+        return self.source_of(0, len(self._text))
 
     def _calls(self) -> Iterator[list[_Argument]]:
         text, scan = self._text, _TOKEN.match
@@ -224,8 +265,8 @@ class _Scanner:
                 continue
             if kind == "word":
                 word = match[0]
-                if word[0].isdigit() and not _NUMBER.fullmatch(word):
-                    return  # `1if`, of which the compiler would warn
+                if _runs_into_a_word(word):
+                    return
                 if not behind_dot or primary < 0:
                     primary = line
                 name = line
@@ -316,6 +357,8 @@ class _Scanner:
             if match.lastgroup == "quote":
                 at = self._end_of_string(at, match["prefix"].lower(), match["quote"], depth + 1)
                 continue
+            if match.lastgroup == "word" and _runs_into_a_word(match[0]):
+                raise _Unreadable
             mark = match["other"]
             if mark is None:
                 continue
@@ -344,8 +387,13 @@ class _Scanner:
         raise _Unreadable
 
 
+def _runs_into_a_word(word: str) -> bool:
+    """`1if`, of which the compiler would warn."""
+    return word[0].isdigit() and not _NUMBER.fullmatch(word)
+
+
 def templates_at(
-    lines: Sequence[str], line: int, *, braces: bool = False
+    lines: Sequence[str], line: int, *, braces: bool = False, percent: bool = False
 ) -> list[SourceTemplate] | None:
     """
     The templates of the strings that the calls of a line are given, each format once.
@@ -354,6 +402,8 @@ def templates_at(
         lines: The source.
         line: The line of the call as a frame has it, from 1.
         braces: Whether a string with arguments behind it is a format in braces.
+        percent: Whether only strings with arguments behind them are asked for, which are percent
+            formats then, and not filled in.
 
     Returns:
         None if there is no call; empty if none of its arguments is a string or builds one.
@@ -367,25 +417,176 @@ def templates_at(
     for arguments in list(scanner.calls()):
         any_call = True
         for position, argument in enumerate(arguments):
-            if not argument.has_string or argument.end - argument.start > _LONGEST_ARGUMENT:
+            if argument.end - argument.start > _LONGEST_ARGUMENT:
                 continue
-            more = any(text[each.start : each.end].strip() for each in arguments[position + 1 :])
-            template = _template_of_argument(scanner.source_of(argument), braces=braces and more)
-            if template is not None:
-                found.setdefault(template.format, template)
+            source = _message_of_argument(scanner.source_of(argument.start, argument.end))
+            # A name is the message where it comes first, or behind a level.
+            if argument.has_string or (source.isidentifier() and position <= 1):
+                behind = [text[each.start : each.end] for each in arguments[position + 1 :]]
+                uses = _uses(behind, braces=braces, percent=percent)
+                for each in _templates_of(source, uses, lines, line):
+                    found.setdefault(each.format, each)
     return list(found.values()) if any_call else None
 
 
-def _template_of_argument(source: str, *, braces: bool) -> SourceTemplate | None:
+def _uses(behind: Sequence[str], *, braces: bool, percent: bool) -> list[Use]:
+    """What a string can be to its call, by the arguments behind it."""
+    given = [each.strip() for each in behind if each.strip()]
+    if braces:
+        return [Use.BRACES if given else Use.MESSAGE]
+    positional = any(
+        not each.startswith("**") and not _KEYWORD_ARGUMENT.match(each) for each in given
+    )
+    if percent:
+        return [Use.FORMAT] if positional else []
+    return [Use.MESSAGE, Use.FILLED] if positional else [Use.MESSAGE]
+
+
+def _message_of_argument(source: str) -> str:
+    """The expression of an argument that can be a message; empty for others."""
     named = _KEYWORD_ARGUMENT.match(source)
-    if named is not None:
-        if named[1] not in _MESSAGE_KEYWORDS:
-            return None
-        source = source[named.end() :]
+    if named is None:
+        return source.strip()
+    return source[named.end() :].strip() if named[1] in _MESSAGE_KEYWORDS else ""
+
+
+def _templates_of(
+    source: str, uses: Sequence[Use], lines: Sequence[str], line: int
+) -> list[SourceTemplate]:
+    """Of each string that an expression can be; none, where one of them cannot be told."""
+    if not uses:
+        return []
     try:
-        return template_of_expression(expression_of(source), braces=braces)
+        expression = expression_of(source)
     except (SyntaxError, ValueError):
+        return []
+    strings = strings_of(expression, lines, line)
+    found: list[SourceTemplate] = []
+    for use in uses:
+        templates = [template_of_expression(each, use) for each in strings]
+        known = [each for each in templates if each is not None]
+        if len(known) == len(templates):
+            # `"user %s in", name`: what is constant until it is filled in is no message.
+            found = [*(each for each in found if each.varies), *known]
+    return found
+
+
+# --- what a name was given ------------------------------------------------------------------
+
+_DEFINITION: Final = re.compile(r"\s*(?:async\s+)?def\b")
+#: What a function is read of, to find what a name in it was given.
+_MOST_LINES_OF_FUNCTION: Final = 300
+_MOST_STRINGS: Final = 16
+
+
+def strings_of(expression: ast.expr, lines: Sequence[str], line: int) -> list[ast.expr]:
+    """
+    The expressions of which one makes the value of *expression*.
+
+    Both sides of a conditional; of a local name, all that its function assigns to it; else the
+    expression itself. So `msg = f"..."` and `log.info(msg)` are told as `log.info(f"...")`.
+
+    Args:
+        expression: The syntax tree.
+        lines: The source.
+        line: Where the expression stands in it, from 1.
+    """
+    strings: list[ast.expr] = []
+    for side in _sides(expression):
+        given = _assigned(side.id, lines, line) if isinstance(side, ast.Name) else None
+        strings += [side] if given is None else given
+    return strings if len(strings) <= _MOST_STRINGS else [expression]
+
+
+def _sides(expression: ast.expr) -> list[ast.expr]:
+    if isinstance(expression, ast.NamedExpr):
+        return _sides(expression.value)
+    if isinstance(expression, ast.IfExp):
+        return [*_sides(expression.body), *_sides(expression.orelse)]
+    return [expression]
+
+
+def _assigned(name: str, lines: Sequence[str], line: int) -> list[ast.expr] | None:
+    """All that can be in a local variable of the function around a line; None: not known."""
+    place = _place_of_function(lines, line)
+    text = "\n".join(lines[place[0] : place[1]]) if place else ""
+    # Most names are parameters: it takes no parser to see that nothing is assigned to them.
+    if len(text) > _MOST_CHARACTERS or not re.search(rf"\b{name}\s*(:[^=\n]*)?=(?!=)", text):
         return None
+    scope = _function_at(text, line - place[0]) if place else None
+    if scope is None:
+        return None
+    values: list[ast.expr | None] = []
+    plain: set[ast.AST] = set()
+    for node in ast.walk(scope):
+        if node is scope:
+            continue
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            if any(_binds(each, name) for each in ast.walk(node)):
+                return None  # two variables of one name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            own = [each for each in targets if isinstance(each, ast.Name) and each.id == name]
+            plain.update(own)
+            values += [node.value] if own else []
+        elif node not in plain and _binds(node, name):
+            return None
+    return [side for value in values if value is not None for side in _sides(value)] or None
+
+
+def _binds(node: ast.AST, name: str) -> bool:
+    """Whether a node binds a name by itself: a target, a parameter, an import, `except ... as`."""
+    if isinstance(node, ast.Name):
+        return node.id == name and not isinstance(node.ctx, ast.Load)
+    if isinstance(node, (ast.Constant, ast.Attribute, ast.keyword)):
+        return False
+    fields = [value for _, value in ast.iter_fields(node)]
+    return name in fields or any(isinstance(each, list) and name in each for each in fields)
+
+
+def _function_at(text: str, line: int) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """The innermost function that a line belongs to, of a text that is one function."""
+    try:
+        source = _Scanner(text).source() + "\n"
+        if source[0].isspace():  # a method, say
+            source, line = f"if 1:\n{source}", line + 1
+        tree = module_of(source)
+    except (SyntaxError, ValueError, _Unreadable):
+        return None
+    return max(
+        (
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            and node.lineno < line <= (node.end_lineno or 0)
+        ),
+        key=lambda node: node.lineno,
+        default=None,
+    )
+
+
+def _place_of_function(lines: Sequence[str], line: int) -> tuple[int, int] | None:
+    """Where the function around a line begins and ends, by its indentation; from 0."""
+    least = _indent_of(lines[line - 1])
+    for start in range(line - 2, max(line - 2 - _MOST_LINES_OF_FUNCTION, -1), -1):
+        indent = _indent_of(lines[start])
+        if indent < least:
+            least = indent
+            if _DEFINITION.match(lines[start]):
+                break
+    else:
+        return None
+    last = start + _MOST_LINES_OF_FUNCTION
+    for end in range(line, min(last, len(lines))):
+        if _indent_of(lines[end]) <= least:
+            return start, end
+    return (start, len(lines)) if last >= len(lines) else None
+
+
+def _indent_of(text: str) -> int:
+    """Of a line that may begin a statement; else more than any."""
+    stripped = text.lstrip()
+    return len(text) - len(stripped) if stripped and stripped[0] not in "#)]}" else 1_000_000
 
 
 # --- from an expression to its template -----------------------------------------------------
@@ -399,7 +600,7 @@ _CONVERSION: Final = re.compile(
 )
 
 
-def template_of_expression(expression: ast.expr, *, braces: bool = False) -> SourceTemplate | None:
+def template_of_expression(expression: ast.expr, use: Use = Use.MESSAGE) -> SourceTemplate | None:
     """
     The template of an expression that builds a string; None if it does not, or not in one way.
 
@@ -407,21 +608,21 @@ def template_of_expression(expression: ast.expr, *, braces: bool = False) -> Sou
 
     Args:
         expression: The syntax tree.
-        braces: Whether the string is then used as a format in braces.
+        use: What becomes of the string.
     """
     try:
         pieces = _pieces(expression)
-        if pieces is not None and braces:
+        if pieces is None:
+            return None
+        if use is Use.BRACES:
             pieces = _convert(pieces, _pieces_of_brace_format)
+        filled = pieces
+        if use in {Use.FILLED, Use.FORMAT}:
+            filled = _convert(pieces, _pieces_of_percent_format)
+        if use is Use.FILLED:
+            pieces = filled
     except _Unreadable:
         return None
-    if pieces is None:
-        return None
-    return _template_of_pieces(pieces)._replace(passes_message=_passes_message(expression))
-
-
-def _template_of_pieces(pieces: _Pieces) -> SourceTemplate:
-    format_string = "".join("%s" if piece is None else piece.replace("%", "%%") for piece in pieces)
     constants = [""]
     for piece in pieces:
         if piece is None:
@@ -431,7 +632,13 @@ def _template_of_pieces(pieces: _Pieces) -> SourceTemplate:
     head, *middles = constants
     tail = middles.pop() if middles else ""
     return SourceTemplate(
-        format_string, len(constants) > 1, head, tuple(filter(None, middles)), tail
+        "".join("%s" if piece is None else piece.replace("%", "%%") for piece in filled),
+        varies=len(constants) > 1,
+        head=head,
+        middles=tuple(filter(None, middles)),
+        tail=tail,
+        passes_message=_passes_message(expression),
+        percents="".join(constants).count("%") if use is Use.FORMAT else -1,
     )
 
 

@@ -86,8 +86,8 @@ def heal(record, message=None, **options):
     return site.format_for(message)
 
 
-def reason_of(record):
-    return site_at(record.pathname, record.lineno).state().reason
+def reason_of(record, **options):
+    return site_at(record.pathname, record.lineno, **options).state().reason
 
 
 # --- which expressions have a template -------------------------------------------------------
@@ -147,6 +147,9 @@ HEALED = [
     ('f"user {name} in", exc_info=False, extra={"k": f"v {n}"}', "user %s in"),
     ('f"\\d odd escape {name}"', "\\d odd escape %s"),
     ('"\\d odd escape %s" % name', "\\d odd escape %s"),
+    ('f"user {name} in" if ok else f"none {n}"', "user %s in"),
+    ('f"none" if not ok else "" if not n else f"user {name} in"', "user %s in"),
+    ('(said := "none" if not ok else f"user {name} in")', "user %s in"),
 ]
 
 
@@ -179,7 +182,7 @@ NOT_HEALED = [
     ("name", "not a template"),
     ('_("user {} in").format(name)', "not a template"),
     ('_("user %s in") % name', "not a template"),
-    ('f"user {name} in" if ok else f"none {n}"', "not a template"),
+    ('f"user {name} in" if ok else name', "not a template"),
     ('"".join(["user", name])', "not a template"),
     ('("user %s in" % name).upper()', "not a template"),
     ('*[f"user {name} in"]', "not a template"),
@@ -283,6 +286,8 @@ def test_only_calls_that_begin_in_the_line_count():
         (r"'a \q' + x", r"a \q%s"),
         (r"rf'\d {x}'", r"\d %s"),
         (r"f'a {x} ' + y[b'\d\N']", "a %s %s"),
+        (r"f'a {1if x else 2} b'", None),
+        (r"f'a {x:{1if x else 2}} b'", None),
     ],
 )
 def test_the_compiler_has_nothing_to_warn_of(argument, expected):
@@ -371,6 +376,27 @@ def test_a_logger_that_formats_braces_itself():
     ]
 
 
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("'user %s in', name", ["user %s in"]),
+        ("'user %s in 100%%', name, exc_info=1", ["user %s in 100%%"]),
+        ("msg='user %s in', extra=name", ["user %%s in"]),
+        ("'user %s in', **more", ["user %%s in"]),
+        ("'user at 100% in', extra=name", ["user at 100%% in"]),
+        ("f'user {name} has %d', n", ["user %s has %%d", "user %s has %s"]),
+        ("f'user {name} in', n", ["user %s in"]),
+        ("'100% of user', n", ["100%sf user"]),
+        ("'at 5%', n", ["at 5%%"]),
+        ("20, 'user %s in', name", ["user %s in"]),
+    ],
+)
+def test_a_format_string_with_arguments_behind_it_may_have_been_filled_in(call, expected):
+    found = templates_at([f"logger.info({call})"], 1)
+
+    assert [each.format for each in found] == expected
+
+
 def test_with_and_without_braces_are_two_sites_of_one_line(run):
     (record,) = run("logger.info('user {} in'.format('bob'))")
 
@@ -379,6 +405,183 @@ def test_with_and_without_braces_are_two_sites_of_one_line(run):
 
     assert plain is not braced
     assert plain is site_at(record.pathname, record.lineno)
+
+
+# --- strings that were put into a name first --------------------------------------------------
+
+NAMED = {
+    "the line before": """
+        text = f"user {name} in"
+        logger.info(text)
+    """,
+    "with a type": """
+        text: str
+        text: str = f"user {name} in"
+        logger.info(text)
+    """,
+    "several lines, and other uses": """
+        text = (
+            f"user {name}"
+            " in"
+        )
+        kept.append(text)
+        print("", end="", file=None) if text == "" else dict(text=text)
+        logger.log(20, text, exc_info=False)
+    """,
+    "by a keyword": """
+        text = "user %s in" % name
+        logger.info(msg=text)
+    """,
+    "two ways": """
+        if n:
+            text = f"user {name} in"
+        else:
+            text = "nobody"
+        if ok:
+            try:
+                logger.info(text)
+            finally:
+                pass
+    """,
+    "a conditional": """
+        text = f"user {name} in" if ok else f"nobody but {name}"
+        logger.info(text)
+    """,
+    "a walrus": """
+        if text := f"user {name} in":
+            logger.info(text)
+    """,
+    "below the call": """
+        text = "none"
+        while True:
+            if text != "none":
+                logger.info(text)
+                break
+            text = f"user {name} in"
+    """,
+    "odd escapes": """
+        ' an odd one \\d'
+        text = f"user {name} in"
+        logger.info(text)
+    """,
+    "a text at the margin behind it": """
+        said = f"user {name} in"
+        logger.info(said)
+        '''
+(a text)'''
+    """,
+    "a chain of targets": """
+        text = other = f"user {name} in"
+        logger.info(other)
+    """,
+    "an inner function": """
+        def before(said): pass
+        def inner(
+            more=1,
+        ) -> None:
+            said = f"user {name} in"
+            (logger
+                .info(said))
+        inner()
+    """,
+    "a coroutine": """
+        async def inner():
+            said = f"user {name} in"
+            logger.info(said)
+        try:
+            inner().send(None)
+        except StopIteration:
+            pass
+    """,
+}
+
+
+def in_a_function(body):
+    return (
+        "class C:\n  @staticmethod\n  def log(logger, name, n=1, ok=True, kept=[]):\n"
+        + textwrap.indent(textwrap.dedent(body).strip("\n"), "    ")
+        + "\n\nC.log(logger, name)\n"
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
+@pytest.mark.parametrize("body", NAMED.values(), ids=NAMED)
+def test_a_string_that_was_put_into_a_name_first(run, body):
+    (record,) = run(in_a_function(body), name="bob")
+
+    assert heal(record) == "user %s in"
+
+
+UNKNOWN = {
+    "a parameter": "logger.info(name)",
+    "a parameter that is replaced": "if not ok: name = f'user {n} in'\nlogger.info(name)",
+    "what a call returns": "said = f'user {name} in'\nsaid = said.strip()\nlogger.info(said)",
+    "what is added to": "said = f'user {name}'\nsaid += ' in'\nlogger.info(said)",
+    "a loop": "said = f'user {name} in'\nfor said in [said]:\n  logger.info(said)",
+    "several targets": "said, other = f'user {name} in', 1\nlogger.info(said)",
+    "an exception": (
+        "said = f'user {name} in'\ntry: raise ValueError(said)\n"
+        "except ValueError as said:\n  logger.info(said)"
+    ),
+    "with": (
+        "import contextlib\nsaid = f'user {name} in'\n"
+        "with contextlib.nullcontext(said) as said:\n  logger.info(said)"
+    ),
+    "a parameter within": "said = f'user {name} in'\ndef f(said): logger.info(said)\nf(said)",
+    "a closure": "said = f'user {name} in'\ndef f():\n  logger.info(said)\nf()",
+    "nonlocal": ("said = f'user {name} in'\ndef f():\n  nonlocal said\n  logger.info(said)\nf()"),
+    "nonlocal within": (
+        "said = f'user {name} in'\ndef f():\n  nonlocal said\n  said = said\nlogger.info(said)"
+    ),
+    "a global beside a local within": ("def f():\n  said = f'user {name} in'\nlogger.info(said)"),
+    "a lambda's": "said = f'user {name} in'\n(lambda said: logger.info(said))(said)",
+    "global": "global said\nsaid = f'user {name} in'\nlogger.info(said)",
+    "deleted": "said = f'user {name} in'\nif not ok: del said\nlogger.info(said)",
+    "imported": (
+        "if not ok: from os import name as said\nsaid = f'user {n} in'\nlogger.info(said)"
+    ),
+    "matched": "said = f'user {name} in'\nmatch said:\n  case said:\n    logger.info(said)",
+    "a comprehension": "said = f'user {name} in'\n[logger.info(said) for said in [said]]",
+}
+
+
+@pytest.mark.parametrize("body", UNKNOWN.values(), ids=UNKNOWN)
+def test_a_name_that_could_hold_something_else_is_left_to_its_message(run, body):
+    (record,) = run(in_a_function(body), name="bob", said="user bob in")
+
+    assert heal(record, str(record.msg)) is None
+    assert reason_of(record) == "not a template"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("if not ok: said = f'user {name}'\nelse: said = f'user {name} in'", "ambiguous"),
+        ("said = f'{name}: {n}'", "no constant text"),
+        ("text = name\nsaid = f'[worker {n}] {text}'", "passes a message on"),
+        ("said = 'no user in'", "constant"),
+    ],
+)
+def test_what_was_put_into_a_name_is_judged_as_if_it_stood_in_the_call(run, body, reason):
+    (record,) = run(in_a_function(body + "\nlogger.info(said)"), name="bob")
+
+    assert heal(record) is None
+    assert reason_of(record) == reason
+
+
+def test_a_name_outside_of_any_function_is_left_to_its_message(run):
+    (record,) = run("said = f'user {name} in'\nlogger.info(said)", name="bob")
+
+    assert heal(record) is None
+
+
+@pytest.mark.parametrize("filling", ["x = 1\n" * 300, f"x = '''{'y' * 20_000}'''\n"])
+def test_a_function_that_is_very_long_is_not_read(run, filling):
+    body = f"said = f'user {{name}} in'\n{filling}logger.info(said)"
+    (record,) = run(in_a_function(body), name="bob")
+
+    assert heal(record) is None
+    assert reason_of(record) == "not a template"
 
 
 # --- several templates in one line ------------------------------------------------------------
@@ -937,6 +1140,153 @@ def test_a_healed_message_has_the_signature_of_the_format_that_made_it(
         return
     assert found is not None, record.msg
     assert compute_format_signature(found) == compute_format_signature(reference)
+
+
+CONVERSIONS = {
+    False: {"%s": 1, "%d": 1, "%5.2f": 1, "%-4s": 1, "%r": 1, "%x": 1, "%c": 1, "%*d": 2, "%%": 0},
+    True: {"%(a)s": 0, "%(a)05d": 0, "%(a b)r": 0, "%%": 0},
+}
+MAPPING = {"a": 65, "a b": "x"}
+BESIDE = st.booleans().flatmap(
+    lambda named: st.lists(
+        st.one_of(
+            CONSTANTS.filter(lambda text: "%" not in text),
+            st.tuples(ANY_VALUES),
+            st.sampled_from(sorted(CONVERSIONS[named])),
+        ),
+        min_size=1,
+        max_size=7,
+    )
+)
+
+
+@thorough
+@given(pieces=BESIDE)
+@example(pieces=["user ", ("bob",), " has ", "%d"])
+@example(pieces=["%%", ("5",), "d of ", "%s"])
+@example(pieces=["at ", ("%s",), " of ", "%s"])
+@example(pieces=["at ", ("%",), "% of ", "%s"])
+def test_an_f_string_beside_arguments_has_the_format_that_makes_its_message(tmp_path, pieces):
+    call_sites._forget_all()
+    values = {f"v{at}": piece[0] for at, piece in enumerate(pieces) if type(piece) is tuple}
+    texts = [piece for piece in pieces if type(piece) is str]
+    counts = {**CONVERSIONS[False], **CONVERSIONS[True]}
+    named = any(text in CONVERSIONS[True] and text != "%%" for text in texts)
+    arguments = [65] * sum(counts.get(text, 0) for text in texts)
+    written = "".join(
+        f"f'{{v{at}}}' "
+        if type(piece) is tuple
+        else "f" + repr(piece).replace("{", "{{").replace("}", "}}") + " "
+        for at, piece in enumerate(pieces)
+    )
+    given = repr(MAPPING) if named else f"*{arguments or [65]}"
+    path = tmp_path / "app.py"
+    path.write_text(f"logger.info({written}, {given})\n", encoding="utf-8", newline="")
+    (record,) = execute(path, **values)
+
+    found = heal_format(record)
+
+    has_percent = any("%" in str(value) for value in values.values())
+    if has_percent or not values:
+        assert found is None
+    elif found is None:
+        assert reason_of(record, percent=True) == "no constant text"
+    elif arguments or named:
+        filled = [
+            str(piece[0])
+            if type(piece) is tuple
+            else piece % (MAPPING if named else (65,) * counts[piece])
+            for piece in pieces
+            if type(piece) is tuple or counts.get(piece) or piece.startswith("%(")
+        ]
+        assert found % tuple(filled) == record.getMessage()
+
+
+def heal_format(record):
+    """What a line knows of a format string, once a second one came from it."""
+    site = site_at(record.pathname, record.lineno, percent=True)
+    assert site.format_for(record.msg) is None
+    assert not has_waiting()
+    assert site.format_for("another of this line: %s") is None
+    assert has_waiting()
+    analyse_waiting()
+    return site.format_for(record.msg)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ('f"user {name} has %d", n', "user %s has %s"),
+        ('f"user {name} has %d of 100%%", n', "user %s has %s of 100%%"),
+        ('"user {} has %d".format(name), n', "user %s has %s"),
+        ('"user %s has %%d" % name, n', "user %s has %s"),
+        ('"user " + name + " has %d", n', "user %s has %s"),
+        ('f"user {name} has %(a)s", d', "user %s has %s"),
+        ('f"user {name} has %d", *[n]', "user %s has %s"),
+        ('f"user {name}{empty} has %5.*f", n, x', "user %s%s has %s"),
+        ('f"user {name} " "has %d", n, exc_info=False', "user %s has %s"),
+        ('f"user {name} has %d" if ok else f"nobody has %d", n', "user %s has %s"),
+    ],
+)
+def test_an_f_string_beside_arguments_is_healed(run, call, expected):
+    record, by_level = run(f"logger.info({call}); logger.log(20, {call})", **VALUES)
+
+    assert heal_format(record) == expected
+    assert site_at(by_level.pathname, 1, percent=True).format_for(by_level.msg) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        ('"user %s has %d", name, n', "constant"),
+        ("msg, n", "not a template"),
+        ('f"user %{n}s in", name', "not a template"),
+        ('f"user {name} %{n}.2f", x', "not a template"),
+        ('f"{name}: %s", n', "no constant text"),
+        ('f"user {d} is at 5%{empty}%", n', "not a template"),
+        ('f"user %({name})s in", {"bob": 1}', "not a template"),
+        ('f"[{n}] %s", f"user {name} in"', "no constant text"),
+        ('f"{msg} (%s)", n', "no constant text"),
+        ('f"user {percent} in %d", n', "source does not match"),
+    ],
+)
+def test_a_format_string_that_is_in_doubt_is_left_as_it_is(run, call, reason):
+    (record,) = run(f"logger.info({call})", **VALUES, percent="50%% of a")
+
+    assert heal_format(record) is None
+    assert reason_of(record, percent=True) == reason
+
+
+def test_a_value_with_a_percent_sign_is_left_to_itself_however_many_were_healed(run):
+    (record,) = run('logger.info(f"user {name} has %d", n)', **VALUES)
+    heal_format(record)
+    site = site_at(record.pathname, 1, percent=True)
+
+    for _ in range(100):
+        assert site.format_for("user eve has %d") == "user %s has %s"
+        assert site.format_for("user e%% has %d") is None
+        assert site.format_for("user %s has %d") is None
+
+
+def test_a_format_string_that_is_always_the_same_costs_no_look_at_the_source(run):
+    (record,) = run('logger.info(f"user {name} has %d", n)', **VALUES)
+    for _ in range(10):
+        assert site_at(record.pathname, 1, percent=True).format_for(record.msg) is None
+
+    assert not has_waiting()
+    assert call_sites.call_sites() == []
+
+
+def test_calls_with_arguments_leave_room_for_the_others():
+    for line in range(MOST_SITES + 10):
+        site_at("no/such.py", line, percent=True)
+
+    assert site_at("no/such.py", MOST_SITES + 1, percent=True) is None
+    assert site_at("no/such.py", MOST_SITES + 1) is not None
+    for line in range(MOST_WAITING + 10):
+        for text in ("a %s", "b %s"):
+            site_at("no/such.py", line, percent=True).format_for(text)
+    assert analyse_waiting(0) == MOST_WAITING
 
 
 @thorough

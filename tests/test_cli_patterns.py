@@ -147,12 +147,12 @@ def test_each_call_that_formats_its_message_is_a_line_that_editors_open(run, sou
 
     assert (code, err) == (0, "")
     assert out.splitlines() == [
+        f"{path}:7: <*> | f-string, 1 variable, not healed: no constant text | "
+        'logger.info("%s", name)',
         f"{path}:5: user <*> logged in from <*> | f-string, 2 variables, healed | "
         'logger.info("user %s logged in from %s", name, place)',
         f'{path}:6: load <*> | concatenation, 1 variable, healed | logger.info("load %s", load)',
-        f"{path}:7: <*> | f-string, 1 variable, not healed: no constant text | "
-        'logger.info("%s", name)',
-        "3 of 6 logging calls in 1 file format their messages themselves; 2 of them are healed at run time",
+        "3 of 6 logging calls in 1 file format their messages themselves; healed at run time: 2",
     ]
 
 
@@ -293,11 +293,33 @@ def test_what_is_none():
         ("logger.info('a ' + b)", "concatenation"),
         ("logger.info(b)", "other"),
         ("logger.info(_('a %s') % b)", "other"),
-        ("logger.info('a' if b else 'c')", "other"),
+        ("logger.info(f'a {b}' if b else c)", "other"),
+        ("from loguru import logger; logger.info('a ' + '{}', b)", "arguments"),
     ],
 )
 def test_kinds_of_calls(call, kind):
     assert [each.kind for each in find_calls("app.py", [call])] == [kind]
+
+
+def test_a_call_that_may_log_several_messages_is_told_once_for_each():
+    lines = [
+        "def f(a, b, c):",
+        "    text = f'a {a}' if b else 'none'",
+        "    logger.info(text); logger.info(c); logger.info('%s of %s' % (a, b) if c else 'no b')",
+    ]
+
+    calls = find_calls("app.py", lines)
+
+    assert [(call.kind, call.template and call.template.format) for call in calls] == [
+        ("f-string", "a %s"),
+        ("constant", "none"),
+        ("other", None),
+        ("% operator", "%s of %s"),
+        ("constant", "no b"),
+    ]
+    assert [call.reason for call in calls] == [""] * 5
+    assert [call.replacement for call in calls] == [""] * 5
+    assert len({call.place for call in calls}) == 3
 
 
 @pytest.mark.parametrize(
@@ -387,12 +409,19 @@ def test_there_is_no_replacement_where_it_is_not_sure(argument):
     assert found.kind in {"f-string", "% operator", "str.format"}
 
 
-def test_an_f_string_beside_arguments_is_said_not_to_heal():
-    plain, braced = find_calls("app.py", ["logger.info(f'user {name} %s', n)"]) + find_calls(
+def test_an_f_string_beside_arguments_is_said_to_heal_where_it_does():
+    plain, braced = find_calls("app.py", ["logger.info(f'{name} %s', n)"]) + find_calls(
         "app.py", ["from loguru import logger; logger.info(f'user {name} {{}}', n)"]
     )
 
-    assert (plain.reason, braced.reason) == ("has arguments too", "")
+    assert (plain.reason, braced.reason) == ("no constant text", "")
+
+    plain, odd = find_calls(
+        "app.py",
+        ["logger.info(f'user {name} has %s', n)", "logger.info(f'user {name} has %{n}d', n)"],
+    )
+    assert (plain.kind, plain.reason, plain.template.format) == ("f-string", "", "user %s has %s")
+    assert (odd.kind, odd.reason) == ("f-string", "not a template")
 
 
 def test_loguru_gets_braces():
@@ -569,8 +598,37 @@ def test_a_file_below_a_folder_that_is_not_python_is_left_out_and_named(run, sou
     code, out, err = run("--call-sites", bad.parent)
 
     assert (code, err) == (0, "")
-    assert f"left out: cannot parse {bad}, line 1: " in out
-    assert "1 of 1 logging call in 2 files format" in out
+    assert f"left out: cannot parse {bad}, line 1, as Python 3." in out
+    assert out.endswith(
+        "1 of 1 logging call in 2 files formats its message itself; healed at run time: 1\n"
+    )
+
+
+def test_of_many_files_that_are_left_out_a_few_are_named_and_the_rest_counted(run, source):
+    for number in range(25):
+        path = source("print 'python 2'", f"src/bad_{number}.py")
+    _, out, _ = run("--call-sites", path.parent)
+    document = json_of(run, "--call-sites", path.parent)
+
+    lines = out.splitlines()
+    assert sum(line.startswith("left out: cannot parse ") for line in lines) == 10
+    assert lines[-2:] == [
+        "left out: 15 more files",
+        "0 of 0 logging calls in 25 files format their messages themselves; healed at run time: 0",
+    ]
+    assert len(document["troubles"]) == 25
+
+
+def test_what_is_not_healed_comes_first_then_what_has_the_most_words(run, source):
+    path = source(
+        "logger.info(f'user {name} in')\n"
+        "logger.info(f'user {name} in from {place}')\n"
+        "logger.info(f'{name}: {n}')\n"
+        "logger.info(f'{name}')\n"
+    )
+    _, out, _ = run("--call-sites", path)
+
+    assert [line.removeprefix(f"{path}:")[0] for line in out.splitlines()[:4]] == list("3421")
 
 
 @pytest.mark.parametrize(
@@ -578,7 +636,7 @@ def test_a_file_below_a_folder_that_is_not_python_is_left_out_and_named(run, sou
     [
         (["--call-sites", "no/such.py"], "cannot read no/such.py: No such file or directory"),
         (["--call-sites", "{tmp}/empty"], "there is no Python file in {tmp}/empty"),
-        (["--call-sites", "{tmp}/bad.py"], "cannot parse {tmp}/bad.py, line 2: "),
+        (["--call-sites", "{tmp}/bad.py"], "cannot parse {tmp}/bad.py, line 2, as Python 3."),
         (["--call-sites", "{tmp}/bytes.py"], "cannot read {tmp}/bytes.py: "),
         (["--call-sites", "{tmp}/nul.py"], "cannot "),
         (["--call-sites", "a\0b"], "null "),

@@ -9,32 +9,40 @@ messages with seeded values for its variables, which go through what an adapter 
 of a call with arguments by its format string, the others through `site_at`, `analyse_waiting` and
 `format_for` against the real source, and by LSIG-1 where there is no format.
 
-The true statement of a message is its call; calls of one and the same template are one statement,
-since no one could tell their messages apart. What a call that is given a plain name logs is not
-known: such calls are counted as "other", and make no messages. Figures as in grouping.py; the
-first messages of a site, until the background has read its source, are not in them.
-"ideal" is what every call would reach if it were written with arguments: where LSIG-1 gives two
-format strings one signature, healing cannot tell them apart either.
+What the true statement of a message is can be told in two ways, and GA is shown for both:
+
+format     its format string, every conversion as `%s`. Calls of one and the same format string are
+           one statement: no one could tell their messages apart, and whoever reads a table of
+           patterns wants to see them as one. All other figures are by this one.
+call       its call, strictly: two calls of one format string are then always a miss.
+
+What a call that is given the result of another function logs is not known: such calls are counted
+as "other", and make no messages. Figures as in grouping.py; the first messages of a site, until the
+background has read its source, are not in them. "ideal" is what every call would reach if it were
+written with arguments: where LSIG-1 gives two format strings one signature, healing cannot tell
+them apart either. "missed" says why messages are not in a group that is exactly one statement.
 """
 
 import argparse
 import json
 import random
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 
-from grouping import figures
+from grouping import FIGURES, figures
 
 from lipservice import call_sites
 from lipservice.cli import logging_calls
 from lipservice.exceptions import ConfigurationError
 from lipservice.signature import compute_format_signature, compute_signature
+from lipservice.source_templates import templates_at
 
 #: name -> the version that was measured
 APPLICATIONS = {
@@ -131,13 +139,23 @@ def maker(rng, *, word):
 
 
 def messages_of(call, number, rng):
-    """Messages that a call could log."""
-    gaps = call.template.format.replace("%%", "").count("%s")
+    """Messages that a call could log; with arguments, the format strings of its records."""
+    if call.percent and call.kind == logging_calls.ARGUMENTS:
+        return [call.template.format] * number
+    given = given_template(call) if call.percent else call.template.format
+    gaps = given.replace("%%", "").count("%s")
     words = [variable.word for variable in call.variables]
     if len(words) != gaps:
         words = [True] * gaps
     makers = [maker(rng, word=word) for word in words]
-    return [call.template.format % tuple(make() for make in makers) for _ in range(number)]
+    return [given % tuple(make() for make in makers) for _ in range(number)]
+
+
+def given_template(call):
+    """The format that makes the format string that a call gives its logger."""
+    found = templates_at(logging_calls.read_source(call.path), call.line, percent=True) or []
+    given = next((each for each in found if each.format == call.template.format), call.template)
+    return given.message("\0").replace("%", "%%").replace("\0", "%s")
 
 
 # --- sources ---------------------------------------------------------------------------------
@@ -192,84 +210,107 @@ def calls_of(folder):
 # --- judging ---------------------------------------------------------------------------------
 
 
-def has_format(call):
-    """Whether a record of the call still has a format string: it was given arguments."""
-    return not call.braces and (
-        call.kind == logging_calls.ARGUMENTS or call.reason == logging_calls.HAS_ARGUMENTS
-    )
-
-
 def judge(calls, number, seed):
     """Figures of one application without and with healing, and what became of its sites."""
     rng = random.Random(seed)
     scored = [call for call in calls if call.template is not None]
     made = [(call, messages_of(call, number, rng)) for call in scored]
     meet(made)
-    statements, plain, healed, ideal = [], [], [], []
+    groups = {which: [] for which in WHICH}
     for call, messages in made:
-        statements += [call.template.format] * len(messages)
-        plain += [signature_without(call, message) for message in messages]
-        healed += [signature_with(call, message) for message in messages]
-        ideal += [compute_format_signature(call.template.format)] * len(messages)
-    sites = {(site.path, site.line): site for site in call_sites.call_sites()}
+        groups["without"] += [signature_without(call, message) for message in messages]
+        groups["with"] += [signature_with(call, message) for message in messages]
+        groups["as_arguments"] += [compute_format_signature(call.template.format)] * len(messages)
+    statements = [call.template.format for call, messages in made for _ in messages]
+    by_call = [(call.place, call.template.format) for call, messages in made for _ in messages]
     own = [call for call in scored if call.kind in SELF]
     return {
         "kinds": dict(Counter(call.kind for call in calls)),
         "statements": len({call.template.format for call in scored}),
-        "without": figures(plain, statements),
-        "with": figures(healed, statements),
-        "as_arguments": figures(ideal, statements),
+        **{which: figures(groups[which], statements) for which in WHICH},
+        "by_call": {which: figures(groups[which], by_call) for which in WHICH},
+        "missed": missed(made, groups["with"], groups["as_arguments"]),
+        "under_its_format": sum(map(str.__eq__, groups["with"], groups["as_arguments"]))
+        / len(statements),
         "self_formatted": len(own),
-        "healed": sum(not outcome(call, sites) for call in own),
-        "reasons": dict(Counter(filter(None, (outcome(call, sites) for call in own)))),
-        "self_formatted_without": figures(*of_kind(made, plain, SELF)) if own else None,
-        "self_formatted_with": figures(*of_kind(made, healed, SELF)) if own else None,
+        "healed": sum(not outcome(call) for call in own),
+        "reasons": dict(Counter(filter(None, (outcome(call) for call in own)))),
+        "self_formatted_without": figures(*of_kind(made, groups["without"], SELF)) if own else None,
+        "self_formatted_with": figures(*of_kind(made, groups["with"], SELF)) if own else None,
     }, made
 
 
+def words_of(call):
+    return tuple(re.findall(r"\w+", call.template.format.replace("%s", " ")))
+
+
+def missed(made, found, ideal):
+    """Shares of the messages that are not in a group that is one statement, by cause."""
+    calls = [call for call, messages in made for _ in messages]
+    statements_in, signatures_of = defaultdict(set), defaultdict(set)
+    for call, signature in zip(calls, found, strict=True):
+        statements_in[signature].add(call.template.format)
+        signatures_of[call.template.format].add(signature)
+    words_in, formats_in = defaultdict(set), defaultdict(set)
+    for call, signature in zip(calls, ideal, strict=True):
+        formats_in[signature].add(call.template.format)
+        words_in[signature].add(words_of(call))
+    causes = Counter()
+    for call, signature, own in zip(calls, found, ideal, strict=True):
+        if len(statements_in[signature]) == len(signatures_of[call.template.format]) == 1:
+            continue
+        if signature != own:
+            causes[f"not healed: {outcome(call) or 'some of its messages'}"] += 1
+        elif len(words_in[own]) > 1:
+            causes["LSIG-1: a constant looks like a value, or runs into one"] += 1
+        elif len(formats_in[own]) > 1:
+            causes["LSIG-1: the same words, other values or marks"] += 1
+        else:
+            causes["beside messages that are not healed"] += 1
+    return {cause: number / len(calls) for cause, number in causes.most_common()}
+
+
 def meet(made):
-    """Let every site be met once, and analysed in the background."""
+    """Let every site be met, and analysed in the background."""
     call_sites._forget_all()
     for call, messages in made:
-        if not has_format(call):
-            site = call_sites.site_at(call.path, call.line, braces=call.braces)
-            if site is None:
+        if looks_at_its_site(call):
+            if site_of(call) is None:
                 while call_sites.analyse_waiting():
                     pass
-                site = call_sites.site_at(call.path, call.line, braces=call.braces)
-            if site is not None:
-                site.format_for(messages[0])
+            if (site := site_of(call)) is not None:
+                for message in messages[:3]:
+                    site.format_for(message)
     while call_sites.analyse_waiting():
         pass
 
 
+def looks_at_its_site(call):
+    """Whether an adapter does: a format string that is always the same it knows by then."""
+    return call.kind != logging_calls.ARGUMENTS or call.braces
+
+
+def site_of(call):
+    return call_sites.site_at(call.path, call.line, braces=call.braces, percent=call.percent)
+
+
 def signature_without(call, message):
-    return format_signature(call, message) if has_format(call) else compute_signature(message)
+    return compute_format_signature(message) if call.percent else compute_signature(message)
 
 
 def signature_with(call, message):
-    if has_format(call):
-        return format_signature(call, message)
-    site = call_sites.site_at(call.path, call.line, braces=call.braces)
+    site = site_of(call) if looks_at_its_site(call) else None
     found = site.format_for(message) if site is not None else None
-    return compute_signature(message) if found is None else compute_format_signature(found)
+    return signature_without(call, message) if found is None else compute_format_signature(found)
 
 
-def format_signature(call, message):
-    """Of a record with arguments: an f-string beside arguments is a format with values in it."""
-    return compute_format_signature(
-        call.template.format if call.kind == logging_calls.ARGUMENTS else message
-    )
-
-
-def outcome(call, sites):
+def outcome(call):
     """Why a call that formats its own messages is not healed; "" where it is."""
-    if has_format(call):
-        return logging_calls.HAS_ARGUMENTS
-    site = sites.get((call.path, call.line))
+    site = site_of(call)
     if site is None:
         return "table full"
-    return "" if site.state == call_sites.HEALED else site.reason
+    state = site.state()
+    return "" if state.state == call_sites.HEALED else state.reason or state.state
 
 
 def of_kind(made, groups, kinds):
@@ -289,15 +330,17 @@ def of_kind(made, groups, kinds):
 def costs(made, rounds=9):
     """ns a message of healed f-string sites, interleaved; and ms of an analysis."""
     healable = [
-        (call, messages) for call, messages in made if call.kind in SELF and not call.reason
+        (call, messages)
+        for call, messages in made
+        if call.kind in SELF and not call.reason and not call.percent
     ]
     while call_sites.analyse_waiting():
         pass
-    known = [(call.path, call.line, message) for call, messages in healable for message in messages]
+    known = [(call, message) for call, messages in healable for message in messages]
     random.Random(1).shuffle(known)
-    texts = [message for _, _, message in known]
+    texts = [message for _, message in known]
     few = known[:50] * (len(known) // 50)
-    few_texts = [message for _, _, message in few]
+    few_texts = [message for _, message in few]
     contenders = {
         "an empty function": lambda: deque(map(nothing, texts), maxlen=0),
         "signature of the message": lambda: deque(map(compute_signature, texts), maxlen=0),
@@ -325,9 +368,8 @@ def costs(made, rounds=9):
     }
 
 
-def ask(path, line, message):
-    site = call_sites.site_at(path, line)
-    return site.format_for(message)
+def ask(call, message):
+    return call_sites.site_at(call.path, call.line).format_for(message)
 
 
 def nothing(message):
@@ -339,9 +381,9 @@ def analysis_times(made):
     call_sites._forget_all()
     times = []
     for call, messages in made:
-        if has_format(call):
+        if call.percent:
             continue
-        site = call_sites.site_at(call.path, call.line, braces=call.braces)
+        site = site_of(call)
         if site is not None and call_sites.has_waiting():
             site.format_for(messages[0])
             start = time.thread_time_ns()
@@ -392,8 +434,8 @@ def overall(results):
         reasons.update(result["reasons"])
         kinds.update(result["kinds"])
 
-    def mean(which, figure):
-        return sum(result[which][figure] * result["statements"] for result in results) / total
+    def mean(value_of):
+        return sum(value_of(result) * result["statements"] for result in results) / total
 
     own = [result for result in results if result["self_formatted"]]
 
@@ -403,18 +445,34 @@ def overall(results):
             result[which][figure] * weight for result, weight in zip(own, weights, strict=True)
         ) / sum(weights)
 
-    names = ("GA", "FGA", "merged")
     return {
         "kinds": dict(kinds),
         "statements": total,
         "self_formatted": sum(result["self_formatted"] for result in results),
         "healed": sum(result["healed"] for result in results),
         "reasons": dict(reasons),
-        **{which: {name: mean(which, name) for name in names} for which in WHICH},
+        **means(mean, lambda result: result),
+        "by_call": means(mean, lambda result: result["by_call"]),
+        "under_its_format": mean(lambda result: result["under_its_format"]),
+        "missed": {
+            cause: mean(lambda result, cause=cause: result["missed"].get(cause, 0.0))
+            for cause in sorted({cause for result in results for cause in result["missed"]})
+        },
         **{
-            which: {name: mean_of_own(which, name) for name in names}
+            which: {name: mean_of_own(which, name) for name in FIGURES}
             for which in ("self_formatted_without", "self_formatted_with")
         },
+    }
+
+
+def means(mean, figures_of):
+    """Means of each figure, with and without healing."""
+    return {
+        which: {
+            name: mean(lambda result, which=which, name=name: figures_of(result)[which][name])
+            for name in FIGURES
+        }
+        for which in WHICH
     }
 
 
@@ -425,23 +483,32 @@ def table(result):
 
 def _rows(result):
     head = f"{'':20}{'calls':>7}{'own':>6}{'healed':>8}"
-    figure_names = [
-        f"{w} {f}" for w in ("LSIG-1", "healed", "ideal") for f in ("GA", "FGA", "merged")
-    ]
+    figure_names = [f"{w} {f}" for w in ("LSIG-1", "healed", "ideal") for f in FIGURES]
     yield head + "".join(f"{name:>14}" for name in figure_names)
     for name, each in [*result["applications"].items(), ("overall", result["overall"])]:
         row = (
             f"{name:20}{sum(each['kinds'].values()):7}{each['self_formatted']:6}{each['healed']:8}"
         )
-        yield row + "".join(
-            f"{each[which][figure]:14.4f}" for which in WHICH for figure in ("GA", "FGA", "merged")
-        )
+        yield row + "".join(f"{each[which][figure]:14.4f}" for which in WHICH for figure in FIGURES)
     all_ = result["overall"]
+    for truth, each in (
+        ("format string", all_),
+        ("call", all_["by_call"]),
+    ):
+        values = ", ".join(
+            f"{label} {each[which]['GA']:.4f}"
+            for label, which in zip(("LSIG-1", "healed", "ideal"), WHICH, strict=True)
+        )
+        yield f"GA by {truth}: {values}"
+    yield f"messages under the signature of their format string: {all_['under_its_format']:.4f}"
+    yield "missed, healed, by format string:"
+    for cause, share in sorted(all_["missed"].items(), key=lambda each: -each[1]):
+        yield f"  {share:8.3%}  {cause}"
     yield f"kinds of calls: {all_['kinds']}"
     yield f"not healed: {all_['reasons']}"
     own = [
         f"{f} {all_['self_formatted_without'][f]:.4f} -> {all_['self_formatted_with'][f]:.4f}"
-        for f in ("GA", "FGA", "merged")
+        for f in FIGURES
     ]
     yield "calls that format their own messages alone: " + ", ".join(own)
     ns = ", ".join(f"{name} {value:.0f}" for name, value in result["cost"]["ns"].items())

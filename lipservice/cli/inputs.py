@@ -9,7 +9,25 @@ from contextlib import contextmanager
 from typing import IO
 
 from lipservice.exceptions import ConfigurationError
-from lipservice.simulation.reading import Source
+from lipservice.simulation.log_format import read_log_format
+from lipservice.simulation.reading import Reading, Record, Source, read_sources
+
+
+def add_files_argument(parser: argparse.ArgumentParser, metavar: str) -> None:
+    """Declare `files`, for `open_sources`."""
+    parser.add_argument(
+        "files", nargs="*", metavar=metavar,
+        help="log files, plain, .gz, .bz2 or .xz; - for standard input",
+    )  # fmt: skip
+
+
+def add_log_format_argument(parser: argparse._ActionsContainer) -> None:
+    """Declare `--log-format`, for `read_records`."""
+    parser.add_argument(
+        "--log-format", metavar="FORMAT",
+        help="the format string of your logging, if the guess is wrong: "
+        "'%%(asctime)s %%(levelname)s %%(name)s %%(message)s'",
+    )  # fmt: skip
 
 
 def open_sources(names: list[str]) -> list[Source]:
@@ -34,8 +52,27 @@ def _stdin() -> IO[bytes]:
     return sys.stdin.buffer
 
 
+def read_records(
+    sources: list[Source], reading: Reading, log_format: str | None
+) -> Iterator[Record]:
+    """
+    The records of all sources, with a bar that shows how far they are read.
+
+    Args:
+        sources: As `open_sources` answers.
+        reading: Is told what was read, and what went wrong.
+        log_format: What `--log-format` was given.
+
+    Raises:
+        ConfigurationError: *log_format* is wrong, or a source cannot be read.
+    """
+    custom = read_log_format(log_format) if log_format else None
+    with _progress_bar(sources) as progress:
+        yield from read_sources(sources, reading, custom=custom, progress=progress)
+
+
 @contextmanager
-def progress_bar(sources: list[Source]) -> Iterator[Callable[[int], object]]:
+def _progress_bar(sources: list[Source]) -> Iterator[Callable[[int], object]]:
     """A bar on standard error, where a person sees it; bytes are those of the packed files."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield id

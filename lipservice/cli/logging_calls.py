@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,9 @@ from lipservice import call_sites
 from lipservice.exceptions import ConfigurationError
 from lipservice.source_templates import (
     SourceTemplate,
+    Use,
     split_percent_format,
+    strings_of,
     template_of_expression,
     templates_at,
 )
@@ -36,8 +39,6 @@ CONCATENATION: Final = "concatenation"
 OTHER: Final = "other"
 #: Kinds of calls whose message the application formats itself.
 SELF_FORMATTED: Final = (F_STRING, PERCENT, FORMAT, CONCATENATION)
-
-HAS_ARGUMENTS: Final = "has arguments too"
 
 _METHODS: Final = frozenset(
     ["debug", "info", "success", "warning", "warn", "error", "critical", "exception", "fatal"]
@@ -86,6 +87,15 @@ class LoggingCall(NamedTuple):
     replacement: str
     #: Whether the logger formats `{}` itself (loguru).
     braces: bool
+    #: Whether the logger fills in the message, a percent format, with arguments.
+    percent: bool
+    #: Where the method's name ends in its line, in bytes.
+    column: int
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """What tells calls apart: one that may log several messages is here once for each."""
+        return (self.path, self.line, self.column)
 
     @property
     def words(self) -> int:
@@ -206,16 +216,18 @@ def find_calls(path: str, lines: Sequence[str]) -> list[LoggingCall]:
             tree = ast.parse("\n".join(lines))
         loggers = _Loggers(tree)
         calls = [
-            _describe(path, lines, node, method, braces=braces)
+            each
             for node in ast.walk(tree)
-            if isinstance(node, ast.Call)
-            and (method := loggers.method_of(node)) is not None
-            and _message_of(node, method) is not None
-            for braces in [loggers.formats_braces(node)]
+            if isinstance(node, ast.Call) and (method := loggers.method_of(node)) is not None
+            if (message := _message_of(node, method)) is not None
+            for each in _describe(
+                path, lines, node, method, message, braces=loggers.formats_braces(node)
+            )
         ]
     except SyntaxError as error:
         raise ConfigurationError(
-            f"cannot parse {path}, line {error.lineno}: {error.msg}"
+            f"cannot parse {path}, line {error.lineno}, as Python"
+            f" {sys.version_info.major}.{sys.version_info.minor}: {error.msg}"
         ) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigurationError(f"cannot parse {path}: {error}") from error
@@ -309,26 +321,53 @@ def _message_of(call: ast.Call, method: str) -> ast.expr | None:
 
 
 def _describe(
-    path: str, lines: Sequence[str], call: ast.Call, method: str, *, braces: bool
-) -> LoggingCall:
-    message = _message_of(call, method)
-    assert message is not None  # noqa: S101 - find_calls has looked
+    path: str,
+    lines: Sequence[str],
+    call: ast.Call,
+    method: str,
+    message: ast.expr,
+    *,
+    braces: bool,
+) -> Iterator[LoggingCall]:
+    """A call; once for each message that it may log, where all of them are known."""
     more = _arguments_behind(call, message, braces=braces)
-    template = template_of_expression(message, braces=braces and more)
-    kind = _kind_of(message, template, more=more)
-    if template is not None and more and not braces:
-        # The logger applies `%`; where the format is malformed, to no effect.
-        operation = ast.BinOp(message, ast.Mod(), ast.Tuple([], ast.Load()))
-        template = template_of_expression(operation) or template
     line = _line_of(call)
-    pieces = _rewritten(message) if kind in SELF_FORMATTED else None
-    variables = tuple(each for each in pieces or () if isinstance(each, Variable))
-    reason = replacement = ""
-    if template is not None and kind in SELF_FORMATTED:
-        reason = _why_not_healed(lines, line, template, braces=braces, more=more)
-        if pieces is not None and not more:
-            replacement = _replacement(call, message, pieces, braces=braces)
-    return LoggingCall(path, line, method, kind, template, variables, reason, replacement, braces)
+    strings: list[ast.expr] = strings_of(message, lines, line)
+    templates = [_template_of(string, braces=braces, more=more) for string in strings]
+    if None in templates:
+        strings, templates = [message], [None]
+    column = call.func.end_col_offset or 0
+    for string, template in zip(strings, templates, strict=True):
+        kind = OTHER if template is None else _kind_of(string, more=more)
+        pieces = _rewritten(string) if kind in SELF_FORMATTED else None
+        variables = tuple(each for each in pieces or () if isinstance(each, Variable))
+        reason = replacement = ""
+        if template is not None and kind in SELF_FORMATTED:
+            reason = _why_not_healed(lines, line, template, braces=braces, more=more)
+            if pieces is not None and not more and string is message:
+                replacement = _replacement(call, message, pieces, braces=braces)
+        yield LoggingCall(
+            path,
+            line,
+            method,
+            kind,
+            template,
+            variables,
+            reason,
+            replacement,
+            braces,
+            more and not braces,
+            column,
+        )
+
+
+def _template_of(string: ast.expr, *, braces: bool, more: bool) -> SourceTemplate | None:
+    if not more:
+        return template_of_expression(string)
+    if braces:
+        return template_of_expression(string, Use.BRACES)
+    # Where the format is malformed, the logger's `%` is to no effect.
+    return template_of_expression(string, Use.FILLED) or template_of_expression(string)
 
 
 def _arguments_behind(call: ast.Call, message: ast.expr, *, braces: bool) -> bool:
@@ -338,12 +377,9 @@ def _arguments_behind(call: ast.Call, message: ast.expr, *, braces: bool) -> boo
     return call.args.index(message) + 1 < len(call.args) or (braces and bool(call.keywords))
 
 
-def _kind_of(message: ast.expr, template: SourceTemplate | None, *, more: bool) -> str:
-    if isinstance(message, ast.NamedExpr):
-        message = message.value
-    if template is None:
-        return OTHER
-    if isinstance(message, ast.Constant) or not template.varies:
+def _kind_of(message: ast.expr, *, more: bool) -> str:
+    template = template_of_expression(message)
+    if template is None or not template.varies:
         return ARGUMENTS if more else CONSTANT
     if isinstance(message, ast.Call):
         return FORMAT
@@ -365,16 +401,16 @@ def _line_of(call: ast.Call) -> int:
 def _why_not_healed(
     lines: Sequence[str], line: int, template: SourceTemplate, *, braces: bool, more: bool
 ) -> str:
-    if more and not braces:
-        return HAS_ARGUMENTS
     if not template.has_words():
         return call_sites.NO_WORDS
     if template.is_wrapper:
         return call_sites.WRAPPER
-    found = templates_at(lines, line, braces=braces) or []
-    if not any(each.format == template.format for each in found):
+    found = templates_at(lines, line, braces=braces, percent=more and not braces)
+    if found is None:
         return call_sites.NO_CALL
-    typical = template.message("x")
+    typical = next((each.message("x") for each in found if each.format == template.format), None)
+    if typical is None:
+        return call_sites.NO_TEMPLATE
     if sum(each.matches(typical) for each in found) > 1:
         return call_sites.AMBIGUOUS
     return ""

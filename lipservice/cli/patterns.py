@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from lipservice._version import __version__
-from lipservice.cli.inputs import open_sources, progress_bar, whole_number
+from lipservice.cli.inputs import (
+    add_files_argument,
+    add_log_format_argument,
+    open_sources,
+    read_records,
+    whole_number,
+)
 from lipservice.cli.logging_calls import (
     SELF_FORMATTED,
     LoggingCall,
@@ -25,12 +31,13 @@ from lipservice.signature import compute_signature
 from lipservice.simulation import wording
 from lipservice.simulation.console import Console, fit, safe
 from lipservice.simulation.counting import MOST_PATTERNS, Pattern, PatternCounter
-from lipservice.simulation.log_format import read_log_format
-from lipservice.simulation.reading import Reading, Record, read_sources
+from lipservice.simulation.reading import Reading, Record
 from lipservice.source_templates import template_of_format
 
 SCHEMA_VERSION: Final = 1
 _DEFAULT_TOP: Final = 20
+#: Files left out that are named; JSON has them all.
+_MOST_TROUBLES: Final = 10
 #: Signatures of a log whose call site is remembered; what comes after is looked for each time.
 _MOST_SIGNATURES: Final = 1_000_000
 _WORD: Final = re.compile(r"\w+")
@@ -47,10 +54,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.epilog = _EXAMPLES
-    parser.add_argument(
-        "files", nargs="*", metavar="LOG",
-        help="log files, plain, .gz, .bz2 or .xz; - for standard input",
-    )  # fmt: skip
+    add_files_argument(parser, "LOG")
     parser.add_argument(
         "--call-sites", nargs="+", metavar="PATH",
         help="show the logging calls in these Python files and folders that format their messages "
@@ -67,10 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check", action="store_true",
         help="with --call-sites: exit code 1 if there is such a call",
     )  # fmt: skip
-    parser.add_argument(
-        "--log-format", metavar="FORMAT",
-        help="the format string of your logging, if the guess is wrong",
-    )  # fmt: skip
+    add_log_format_argument(parser)
     parser.add_argument(
         "--top", type=whole_number, metavar="N",
         help=f"rows to show (default: {_DEFAULT_TOP} patterns; all call sites; all with --json)",
@@ -105,7 +106,7 @@ class _Row:
 
 def _run_patterns(arguments: argparse.Namespace) -> int:
     counter, reading = PatternCounter(), Reading()
-    for record in _records(arguments.files, arguments.log_format, reading):
+    for record in read_records(open_sources(arguments.files), reading, arguments.log_format):
         counter.add(record)
     rows = _rows(counter.patterns())
     if arguments.json:
@@ -114,12 +115,6 @@ def _run_patterns(arguments: argparse.Namespace) -> int:
         top = _DEFAULT_TOP if arguments.top is None else arguments.top
         _print_patterns(rows, reading, Console(sys.stdout), top)
     return 0
-
-
-def _records(names: list[str], log_format: str | None, reading: Reading) -> Iterable[Record]:
-    custom = read_log_format(log_format) if log_format else None
-    with progress_bar(sources := open_sources(names)) as progress:
-        yield from read_sources(sources, reading, custom=custom, progress=progress)
 
 
 def _rows(patterns: Iterable[Pattern]) -> list[_Row]:
@@ -224,28 +219,39 @@ def _run_call_sites(arguments: argparse.Namespace) -> int:
     ]
     reading = Reading()
     if arguments.logs:
-        counted = _count_in_logs(sites, _records(arguments.logs, arguments.log_format, reading))
+        sources = open_sources(arguments.logs)
+        counted = _count_in_logs(sites, read_records(sources, reading, arguments.log_format))
     else:
         counted = 0
     sites.sort(key=_worst_first)
     if arguments.json:
-        document = _sites_to_dict(sites, len(calls), len(files), arguments.top)
+        document = _sites_to_dict(sites, calls, len(files), arguments.top)
         document["troubles"] = troubles
         if arguments.logs:
             document["input"] = _input_to_dict(reading, counted)
         print(json.dumps(document, indent=2))
     else:
         _print_sites(sites, console, arguments.top, measured=bool(arguments.logs))
-        healed = sum(not site.call.reason for site in sites)
-        console.line(
-            f"{len(sites):,} of {_count(len(calls), 'logging call')}"
-            f" in {_count(len(files), 'file')} format their messages themselves;"
-            f" {healed:,} of them are healed at run time"
-        )
-        for trouble in troubles:
+        for trouble in troubles[:_MOST_TROUBLES]:
             console.line(f"left out: {safe(trouble)}")
+        if len(troubles) > _MOST_TROUBLES:
+            console.line(f"left out: {_count(len(troubles) - _MOST_TROUBLES, 'more file')}")
+        own, healed, all_calls = _numbers_of_calls(sites, calls)
+        console.line(
+            f"{own:,} of {_count(all_calls, 'logging call')}"
+            f" in {_count(len(files), 'file')}"
+            f" {'formats its message itself' if own == 1 else 'format their messages themselves'};"
+            f" healed at run time: {healed:,}"
+        )
         _print_troubles(reading, console)
     return 1 if arguments.check and sites else 0
+
+
+def _numbers_of_calls(sites: Sequence[_Site], calls: Sequence[LoggingCall]) -> tuple[int, int, int]:
+    """Calls that format their messages themselves; those of them that are healed; all calls."""
+    own = {site.call.place for site in sites}
+    not_healed = {site.call.place for site in sites if site.call.reason}
+    return len(own), len(own - not_healed), len({call.place for call in calls})
 
 
 def _calls_in(files: Sequence[str], named: Sequence[str]) -> tuple[list[LoggingCall], list[str]]:
@@ -262,9 +268,11 @@ def _calls_in(files: Sequence[str], named: Sequence[str]) -> tuple[list[LoggingC
     return calls, troubles
 
 
-def _worst_first(site: _Site) -> tuple[int, int, int, int, str, int]:
+def _worst_first(site: _Site) -> tuple[int, int, bool, int, int, str, int]:
+    """By what it does in the logs; else by what it can do: what is healed makes one pattern."""
     call = site.call
-    return (-site.signatures, -site.bytes, -call.words, -len(call.variables), call.path, call.line)
+    measured = (-site.signatures, -site.bytes)
+    return (*measured, not call.reason, -call.words, -len(call.variables), call.path, call.line)
 
 
 def _print_sites(
@@ -290,15 +298,16 @@ def _print_sites(
 
 
 def _sites_to_dict(
-    sites: Sequence[_Site], calls: int, files: int, top: int | None
+    sites: Sequence[_Site], calls: Sequence[LoggingCall], files: int, top: int | None
 ) -> dict[str, Any]:
+    own, healed, all_calls = _numbers_of_calls(sites, calls)
     return {
         "schema_version": SCHEMA_VERSION,
         "generator": f"lipservice {__version__}",
         "files": files,
-        "logging_calls": calls,
-        "call_site_count": len(sites),
-        "healed_count": sum(not site.call.reason for site in sites),
+        "logging_calls": all_calls,
+        "call_site_count": own,
+        "healed_count": healed,
         "call_sites": [
             {
                 "path": Path(site.call.path).as_posix(),

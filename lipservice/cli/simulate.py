@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Final
 
 from lipservice.cli.files import check_replaceable, write_result
-from lipservice.cli.inputs import open_sources, progress_bar, whole_number
+from lipservice.cli.inputs import (
+    add_files_argument,
+    add_log_format_argument,
+    open_sources,
+    read_records,
+    whole_number,
+)
 from lipservice.exceptions import ConfigurationError, PolicyError
 from lipservice.families import merge_families
 from lipservice.planning import plan_policy
 from lipservice.policy import DEFAULT_KEEP_FIRST, SamplingPolicy
 from lipservice.simulation.console import Console
 from lipservice.simulation.counting import PatternCounter
-from lipservice.simulation.log_format import read_log_format
-from lipservice.simulation.reading import Reading, Source, read_sources
+from lipservice.simulation.reading import Reading, Source
 from lipservice.simulation.report import (
     DEFAULT_PRICE,
     PRICE_REASON,
@@ -42,10 +47,7 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the subcommand."""
     parser.epilog = _EXAMPLES
-    parser.add_argument(
-        "files", nargs="*", metavar="FILE",
-        help="log files, plain, .gz, .bz2 or .xz; - for standard input",
-    )  # fmt: skip
+    add_files_argument(parser, "FILE")
     planning = parser.add_argument_group("what to keep")
     planning.add_argument(
         "--cost-target", type=read_share, metavar="SHARE",
@@ -62,12 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     planning.add_argument(
         "--policy", metavar="FILE", help="show what this policy would keep, instead of planning one"
     )
-    reading = parser.add_argument_group("how to read")
-    reading.add_argument(
-        "--log-format", metavar="FORMAT",
-        help="the format string of your logging, if the guess is wrong: "
-        "'%%(asctime)s %%(levelname)s %%(name)s %%(message)s'",
-    )  # fmt: skip
+    add_log_format_argument(parser.add_argument_group("how to read"))
     add_report_arguments(parser)
 
 
@@ -103,11 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     policy = _policy_to_look_at(arguments)
     check_outputs(arguments, arguments.files)
-    custom = read_log_format(arguments.log_format) if arguments.log_format else None
+    sources = open_sources(arguments.files)
     counter, reading = PatternCounter(), Reading()
-    with progress_bar(sources := open_sources(arguments.files)) as progress:
-        for record in read_sources(sources, reading, custom=custom, progress=progress):
-            counter.add(record)
+    for record in read_records(sources, reading, arguments.log_format):
+        counter.add(record)
     now = datetime.now(timezone.utc)
     families = merge_families(pattern.template for pattern in counter.patterns())
     cost_target = None

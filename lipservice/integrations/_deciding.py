@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from lipservice._settings import default_sampler_quietly, sampler_for
 from lipservice.decision import Decision, Dropped
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from lipservice.call_sites import CallSite
 
-_Where = TypeVar("_Where")
 
 #: On a record that was dropped by its own draw and is written because its request failed.
 RELEASED: Final = "released"
@@ -39,8 +38,8 @@ def decide_watched(
     scope: RequestScope | None,
     text: str,
     severity: str | int,
-    find_site: Callable[[_Where], CallSite | None],
-    where: _Where,
+    find_site: Callable[..., CallSite | None],
+    where: object,
     *,
     is_format: bool,
 ) -> Decision | Dropped | None:
@@ -53,7 +52,8 @@ def decide_watched(
         scope: The request that the record belongs to, if any.
         text: The finished message, or the format string of a call with arguments.
         severity: A level name or number.
-        find_site: Finds the call site of a message; called three frames below this one.
+        find_site: Finds the call site of a message, or with `percent=True` that of a format
+            string; called three frames below this one.
         where: What *find_site* needs.
         is_format: Whether *text* is a format string.
 
@@ -65,7 +65,7 @@ def decide_watched(
     if scope is not None:
         return sampler.decide_scoped(text, severity, scope, find_site, where, is_format=is_format)
     if is_format:
-        return sampler.decide_format(text, severity)
+        return sampler.decide_format(text, severity, find_site, where)
     return sampler.decide_at(text, severity, find_site, where)
 
 

@@ -102,7 +102,7 @@ def decide(
             message, record.levelno, scope, _site_of, record, is_format=bool(arguments)
         )
     elif arguments:
-        decision = sampler.decide_format(message, record.levelno)
+        decision = sampler.decide_format(message, record.levelno, _site_of, record)
     else:
         decision = sampler.decide_at(message, record.levelno, _site_of, record)
     if type(decision) is Dropped:
@@ -150,8 +150,8 @@ def _pass_on(record: logging.LogRecord, dropped: Dropped) -> None:
     dropped.scope.pass_on(dropped.row)
 
 
-def _site_of(record: logging.LogRecord) -> CallSite | None:
-    return site_at(record.pathname, record.lineno)
+def _site_of(record: logging.LogRecord, *, percent: bool = False) -> CallSite | None:
+    return site_at(record.pathname, record.lineno, percent=percent)
 
 
 def _event_of(message: dict[Any, Any]) -> tuple[Any, Any]:
@@ -580,7 +580,7 @@ class SamplingLogger(logging.Logger):
                 is_format=bool(args),
             )
         elif args:
-            decision = sampler.decide_format(msg, level)
+            decision = sampler.decide_format(msg, level, _calling_site, stacklevel)
         else:
             decision = sampler.decide_at(msg, level, _calling_site, stacklevel)
         if decision is None:
@@ -722,15 +722,19 @@ _DEPTH: Final = 5
 _LOGGING: Final = logging.addLevelName.__code__.co_filename
 
 
-def _site_below(stacklevel: int) -> CallSite | None:
+def _site_below(stacklevel: int, *, percent: bool = False) -> CallSite | None:
     """As `_calling_site`, called by way of `decide_watched`."""
-    return _calling_site(stacklevel, _DEPTH + 2)
+    return _calling_site(stacklevel, _DEPTH + 2, percent=percent)
 
 
-def _calling_site(stacklevel: int, depth: int = _DEPTH) -> CallSite | None:
+def _calling_site(
+    stacklevel: int, depth: int = _DEPTH, *, percent: bool = False
+) -> CallSite | None:
     """Where `_log`'s caller's caller called; the frames are those of decide_at, _log, info, ..."""
     frame: FrameType | None = sys._getframe(depth)  # noqa: SLF001 - as logging does
     while frame is not None and (stacklevel > 1 or frame.f_code.co_filename == _LOGGING):
         stacklevel -= frame.f_code.co_filename != _LOGGING
         frame = frame.f_back
-    return None if frame is None else site_at(frame.f_code.co_filename, frame.f_lineno)
+    if frame is None:
+        return None
+    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=percent)

@@ -94,7 +94,7 @@ class SamplingProcessor(Deciding):
             return _process_watched(sampler, scope, logger, name, event_dict)
         # `positional_args`: an event "%s ..." before PositionalArgumentsFormatter.
         if "positional_args" in event_dict:
-            decision = sampler.decide_format(event, name)  # type: ignore[arg-type]
+            decision = sampler.decide_format(event, name, _site_above, None)  # type: ignore[arg-type]
         else:
             decision = sampler.decide_at(event, name, _site_above, None)  # type: ignore[arg-type]
         if decision is None:
@@ -245,7 +245,7 @@ def _deciding(
             stamped = watched(sampler, scope, self, severity, event, args, kw)
             return dropped() if stamped is None else method(self, event, *args, **stamped)
         if args:
-            decision = sampler.decide_format(event, severity)
+            decision = sampler.decide_format(event, severity, _site_of_call, _DIRECT)
         else:
             decision = sampler.decide_at(event, severity, _site_of_call, _DIRECT)
         if decision is None:
@@ -270,7 +270,7 @@ def _with_level(
             stamped = watched(sampler, scope, self, level, event, args, kw)
             return dropped() if stamped is None else method(self, level, event, *args, **stamped)
         if args:
-            decision = sampler.decide_format(event, level)
+            decision = sampler.decide_format(event, level, _site_of_call, _DIRECT)
         else:
             decision = sampler.decide_at(event, level, _site_of_call, _DIRECT)
         if decision is None:
@@ -424,17 +424,19 @@ _DIRECT: Final = 4
 _WATCHED: Final = 6
 
 
-def _site_of_call(depth: int) -> CallSite | None:
+def _site_of_call(depth: int, *, percent: bool = False) -> CallSite | None:
     frame = sys._getframe(depth)  # noqa: SLF001 - as logging does
-    return site_at(frame.f_code.co_filename, frame.f_lineno)
+    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=percent)
 
 
-def _site_above(_nothing: None) -> CallSite | None:
+def _site_above(_nothing: None, *, percent: bool = False) -> CallSite | None:
     """Where the event of a processor was logged: the first frame above structlog's own."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - as structlog does
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_LIBRARIES):
         frame = frame.f_back
-    return None if frame is None else site_at(frame.f_code.co_filename, frame.f_lineno)
+    if frame is None:
+        return None
+    return site_at(frame.f_code.co_filename, frame.f_lineno, percent=percent)
 
 
 _LIBRARIES: Final = ("structlog.", "lipservice.")

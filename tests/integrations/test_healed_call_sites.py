@@ -6,14 +6,20 @@ import contextlib
 import importlib.util
 import io
 import logging
+import logging.handlers
+import queue
 import random
+import warnings
 
 import pytest
 import structlog
 from loguru import logger as loguru_logger
+from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+from opentelemetry.sdk._logs import export as otel_export
 
 import lipservice
-from lipservice.call_sites import analyse_waiting
+from lipservice.call_sites import analyse_waiting, has_waiting
+from lipservice.export.opentelemetry import SamplingLogRecordProcessor
 from lipservice.integrations.loguru import LoguruFilter, SamplingSink
 from lipservice.integrations.stdlib import SamplingFilter, SamplingHandler, sampling_logger_class
 from lipservice.integrations.structlog import SamplingProcessor, sampling_bound_logger
@@ -49,8 +55,22 @@ def caught(logger, name):
 
 def by_level(logger, name):
     logger.log(20, f"user {name} logged in")
+
+def arguments(logger, name):
+    logger.info("user %s logged in", name)
+
+def by_name(logger, name):
+    text = f"user {name} logged in"
+    logger.info(text)
+
+def beside_arguments(logger, name):
+    logger.info(f"user {name} logged %s", "in")
+
+def conditional(logger, name):
+    logger.info(f"user {name} logged in" if name else "nobody logged in")
 """
 HOW = ("f_string", "over_lines", "brace_format", "percent", "concatenated", "caught", "by_level")
+HOW += ("by_name", "conditional")
 
 
 @pytest.fixture
@@ -175,6 +195,110 @@ def test_a_message_that_was_formatted_has_the_template_s_signature(
             log(form.logger, name)
 
     assert form.signatures == [TEMPLATE] * 4
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMS if "loguru" not in kind])
+def test_a_format_string_counts_even_where_it_was_filled_in_before(sampler, source, kind):
+    # structlog's filtering logger fills it in before any processor, a QueueHandler before others.
+    form = Form()
+    logger = FORMS[kind](sampler, form)
+    source.arguments(logger, "bob")
+    while analyse_waiting():
+        pass
+    for name in ("eve", "ada lovelace", "17"):
+        source.arguments(logger, name)
+
+    assert form.signatures[1:] == [TEMPLATE] * 3
+
+
+@pytest.mark.parametrize("boosted", ["", "application", "another"])
+@pytest.mark.parametrize("scoped", [False, True], ids=["", "in a request"])
+@pytest.mark.parametrize("kind", [*(kind for kind in FORMS if "loguru" not in kind), "positional"])
+def test_an_f_string_beside_arguments_has_the_signature_of_the_whole_format(
+    sampler, source, kind, scoped, boosted
+):
+    form = Form()
+    if boosted:  # every logger's records are asked for by another way then
+        sampler.boost(logger=boosted, minutes=5)
+    logger = {**FORMS, "positional": structlog_with_positional_args}[kind](sampler, form)
+    for name in ("bob", "eve"):  # the second one raises the suspicion
+        source.beside_arguments(logger, name)
+    while analyse_waiting():
+        pass
+    form.signatures.clear()
+
+    with lipservice.request() if scoped else contextlib.nullcontext():
+        for name in ("eve", "ada lovelace", "17", "alice"):
+            source.beside_arguments(logger, name)
+
+    assert form.signatures == [compute_format_signature("user %s logged %s")] * 4
+
+
+def structlog_with_positional_args(sampler, form):
+    """structlog's logger for logging gives a processor the format string and its arguments."""
+
+    def collect(_logger, _name, event):
+        form.add(event)
+        raise structlog.DropEvent
+
+    return structlog.wrap_logger(
+        logging.Logger("application", logging.DEBUG),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[SamplingProcessor(sampler), collect],
+    )
+
+
+@pytest.mark.parametrize("kind", ["logging filter", "logging early"])
+def test_a_format_string_that_never_changes_is_looked_up_once(sampler, kind, monkeypatch):
+    import lipservice.integrations.stdlib as adapter
+
+    asked = []
+    real = adapter.site_at
+    monkeypatch.setattr(adapter, "site_at", lambda *a, **k: asked.append(a) or real(*a, **k))
+    logger = FORMS[kind](sampler, Form())
+    for number in range(20):
+        logger.warning("counted to %d", number)
+
+    assert len(asked) == 1
+    assert not has_waiting()
+
+
+def test_what_a_queue_handler_has_filled_in_is_healed_behind_the_queue(sampler, source):
+    form = Form()
+    behind = logging_form("filter")(sampler, form)
+    records = queue.SimpleQueue()
+    logger = logging.Logger("application")
+    logger.addHandler(logging.handlers.QueueHandler(records))
+    for name in ("bob", "eve", "ada lovelace"):
+        source.arguments(logger, name)
+    for _ in range(3):
+        behind.handle(records.get())
+        while analyse_waiting():
+            pass
+
+    assert form.signatures == [compute_signature("user bob logged in"), TEMPLATE, TEMPLATE]
+
+
+def test_what_opentelemetry_s_handler_has_filled_in_is_healed(sampler, source):
+    # Renamed by OpenTelemetry along the versions that we work with.
+    name = "InMemoryLogRecordExporter"
+    exporter = (getattr(otel_export, name, None) or otel_export.InMemoryLogExporter)()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(
+        SamplingLogRecordProcessor(otel_export.SimpleLogRecordProcessor(exporter), sampler)
+    )
+    logger = logging.Logger("application", logging.DEBUG)
+    with warnings.catch_warnings():  # newer versions deprecate it
+        warnings.simplefilter("ignore", DeprecationWarning)
+        logger.addHandler(LoggingHandler(logger_provider=provider))
+    for name in ("bob", "eve", "ada lovelace"):
+        source.arguments(logger, name)
+        while analyse_waiting():
+            pass
+    provider.shutdown()
+
+    kept = [each.log_record.attributes["lip_sig"] for each in exporter.get_finished_logs()]
+    assert kept == [compute_signature("user bob logged in"), TEMPLATE, TEMPLATE]
 
 
 def test_braces_that_loguru_fills_in_count_as_a_template(sampler, tmp_path):
