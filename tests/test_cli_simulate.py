@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import hashlib
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from lipservice.cli.main import main
 from lipservice.policy import SamplingPolicy
 
 COMMAND = [sys.executable, "-m", "lipservice.cli.main"]
@@ -317,8 +319,6 @@ class TestBadUsage:
     )
     def test_it_ends_with_2_and_without_a_traceback(self, arguments):
         if "\0" in arguments[0]:
-            from lipservice.cli.main import main
-
             assert main(["simulate", *arguments]) == 2
             return
         done = run("simulate", *arguments)
@@ -491,3 +491,35 @@ class TestPage:
 
         assert run("simulate", tmp_path / "empty.log", "--html", path).returncode == 0
         assert "No log records were found." in path.read_text(encoding="utf-8")
+
+
+class TestForbiddenFiles:
+    """A shell's `/var/log/*.log` has files that only root may read."""
+
+    @pytest.fixture
+    def names(self, tmp_path, monkeypatch):
+        for name in ("a.log", "secret.log", "z.log"):
+            (tmp_path / name).write_text("INFO user 1 logged in\n", encoding="utf-8")
+        opened = Path.open
+
+        def refuse(path, *arguments, **options):  # root may read whatever its mode is
+            if path.name == "secret.log":
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return opened(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", refuse)
+        return [str(tmp_path / name) for name in ("a.log", "secret.log", "z.log")]
+
+    @pytest.mark.parametrize("command", ["simulate", "patterns"])
+    def test_they_are_passed_over_and_named(self, command, names, capsys):
+        assert main([command, *names, "--json"]) == 0
+
+        told = json.loads(capsys.readouterr().out)
+        told = told.get("input", told)
+        assert len(told["troubles"]) == 1
+        assert "secret.log: Permission denied; passed over" in told["troubles"][0]
+
+    def test_alone_they_are_an_error(self, names, capsys):
+        assert main(["simulate", names[1], names[1]]) == 2
+
+        assert "Permission denied" in capsys.readouterr().err

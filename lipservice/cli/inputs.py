@@ -30,12 +30,20 @@ def add_log_format_argument(parser: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
-def open_sources(names: list[str]) -> list[Source]:
+def open_sources(names: list[str], troubles: list[str]) -> list[Source]:
     """
     The files of these names; "-" and no name at all are standard input.
 
+    Files that this user may not read, as a shell's `/var/log/*.log` has them, are passed over if
+    there are others.
+
+    Args:
+        names: As on the command line.
+        troubles: Is told what was passed over.
+
     Raises:
-        ConfigurationError: Standard input is a terminal, absent, or named twice.
+        ConfigurationError: A file is not there, or none may be read; standard input is a terminal,
+            absent, or named twice.
     """
     if not names:
         if sys.stdin is None or sys.stdin.isatty():
@@ -43,7 +51,23 @@ def open_sources(names: list[str]) -> list[Source]:
         names = ["-"]
     if names.count("-") > 1:
         raise ConfigurationError("standard input (-) can be read only once")
-    return [Source("standard input", _stdin()) if name == "-" else Source(name) for name in names]
+    forbidden: list[ConfigurationError] = []
+    sources = [source for name in names if (source := _opened(name, forbidden)) is not None]
+    if not sources:
+        raise forbidden[0]
+    troubles += [f"{error}; passed over" for error in forbidden]
+    return sources
+
+
+def _opened(name: str, forbidden: list[ConfigurationError]) -> Source | None:
+    """The source of this name; None, and a word in *forbidden*, if it may not be read."""
+    try:
+        return Source("standard input", _stdin()) if name == "-" else Source(name)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        forbidden.append(error)
+        return None
 
 
 def _stdin() -> IO[bytes]:

@@ -106,7 +106,9 @@ class _Row:
 
 def _run_patterns(arguments: argparse.Namespace) -> int:
     counter, reading = PatternCounter(), Reading()
-    for record in read_records(open_sources(arguments.files), reading, arguments.log_format):
+    for record in read_records(
+        open_sources(arguments.files, reading.troubles), reading, arguments.log_format
+    ):
         counter.add(record)
     rows = _rows(counter.patterns())
     if arguments.json:
@@ -219,7 +221,7 @@ def _run_call_sites(arguments: argparse.Namespace) -> int:
     ]
     reading = Reading()
     if arguments.logs:
-        sources = open_sources(arguments.logs)
+        sources = open_sources(arguments.logs, reading.troubles)
         counted = _count_in_logs(sites, read_records(sources, reading, arguments.log_format))
     else:
         counted = 0

@@ -100,8 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     policy = _policy_to_look_at(arguments)
     check_outputs(arguments, arguments.files)
-    sources = open_sources(arguments.files)
     counter, reading = PatternCounter(), Reading()
+    sources = open_sources(arguments.files, reading.troubles)
     for record in read_records(sources, reading, arguments.log_format):
         counter.add(record)
     now = datetime.now(timezone.utc)
