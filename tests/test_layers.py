@@ -11,7 +11,7 @@ LAYERS = [
     {"_version", "exceptions", "severity", "_fork", "_answers"},
     {"signature", "source_templates", "call_sites", "policy", "_anomaly", "_throttle", "families"}
     | {"_complaints", "_worker"},
-    {"importance", "optimizer", "decision", "patterns", "scope", "_transport"},
+    {"fitting", "importance", "optimizer", "decision", "patterns", "scope", "_transport"},
     {"planning", "client", "_policy_store"},
     {"_ledger", "_engine", "_refresher", "_notices", "_planner"},
     {"sampler"},
