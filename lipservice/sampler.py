@@ -27,7 +27,7 @@ from lipservice._worker import EXIT_SECONDS, Task, Worker
 from lipservice.call_sites import analyse_waiting, has_waiting
 from lipservice.exceptions import ConfigurationError
 from lipservice.patterns import PatternStats
-from lipservice.policy import SamplingPolicy
+from lipservice.policy import Boost, SamplingPolicy
 
 if TYPE_CHECKING:
     from lipservice.client import LipServiceClient
@@ -114,6 +114,9 @@ class AdaptiveSampler(DecisionEngine):
         _check_path(policy_file, "policy_file")
         _check_path(policy_cache, "policy_cache")
         _check_sources(client, cost_target, policy, policy_file, policy_cache)
+        # Before the engine follows its first policy, which may hold boosts.
+        self._notices = Notices(service_name, clock) if notices else None
+        self._is_shut_down = False
         super().__init__(
             max_patterns=max_pattern_cache_size,
             policy=policy,
@@ -128,7 +131,6 @@ class AdaptiveSampler(DecisionEngine):
         self._refresher: Refresher | None = None
         self._policy_is_planned = cost_target is not None
         self._report_interval = float(pattern_report_interval)
-        self._notices = Notices(service_name, clock) if notices else None
         tasks = [Task("tick", self._tick, lambda: _FIRST_TICKS, _TICK)]
         if call_sites:
             tasks.append(Task(_CALL_SITES, self._analyse_call_sites, lambda: 0.0, _TICK))
@@ -203,7 +205,8 @@ class AdaptiveSampler(DecisionEngine):
         Keep everything of one pattern, severity or logger (or all of the service) for a while.
 
         It ends by itself. Counts and weights stay true: what it keeps, it keeps for certain, with
-        the weight 1. The logger `lipservice` tells its begin and its end.
+        the weight 1. The logger `lipservice` tells its begin and its end. After `shutdown`, when
+        nobody would end it, it does not begin.
 
         Args:
             pattern: A signature, or a message of the pattern.
@@ -228,11 +231,21 @@ class AdaptiveSampler(DecisionEngine):
         Returns:
             Whether the background work has ended in time.
         """
+        self._is_shut_down = True  # first: the last look tells that boosts are over
         ended = self._worker.stop(timeout)
         self._end_boosts(all_of_them=True)  # nobody would end them any more
         return ended
 
+    def boosts(self) -> tuple[Boost, ...]:
+        """What is at full fidelity now, by `boost` and by the policy server."""
+        return () if self._is_shut_down else super().boosts()
+
     # ------------------------------------------------------------------ in the caller's thread
+
+    def _follow_boosts(self) -> bool:
+        if self._notices is not None:
+            self._notices.heard(self.boosts())
+        return super()._follow_boosts()
 
     def _after_slow_path(self) -> None:
         if self._has_source or self._policy is not None:
@@ -248,9 +261,12 @@ class AdaptiveSampler(DecisionEngine):
 
     def _tick(self) -> float:
         self.tick()
+        self._look()
+        return _FIRST_TICKS if self._clock() - self._started < _YOUNG else _TICK
+
+    def _look(self) -> None:
         if self._notices is not None:
             self._notices.look(self._policy, self.totals(), self.boosts())
-        return _FIRST_TICKS if self._clock() - self._started < _YOUNG else _TICK
 
     def _analyse_call_sites(self) -> float:
         self._asked_for_sites = False
@@ -281,6 +297,7 @@ class AdaptiveSampler(DecisionEngine):
 
     def _finish(self, deadline: float) -> None:
         self.tick()
+        self._look()
         self._summarise()
         if self._refresher is not None:
             self._refresher.finish(deadline)

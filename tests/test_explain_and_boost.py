@@ -543,6 +543,103 @@ def test_what_two_boosts_name_is_sampled_again_when_both_are_over(told):
     ]
 
 
+def test_a_boost_that_is_over_before_anybody_looks_is_told(told):
+    short, stays = boost_named(logger="shop"), boost_named(severity="DEBUG")
+    notices = Notices("checkout", lambda: 0.0)
+    notices.heard((short, stays))
+    notices.heard((short,))
+    for boosts in ((stays,), ()):
+        notices.look(None, Totals(), boosts)
+
+    assert told() == [
+        "everything of severity DEBUG of checkout is kept until 09:47:40 UTC",
+        "everything of logger shop of checkout was kept for a moment, and is sampled again",
+        "severity DEBUG of checkout is sampled again",
+    ]
+
+
+def test_boosts_that_nobody_looks_at_take_no_room(told):
+    notices = Notices(None, lambda: 0.0)
+    for number in range(5000):
+        notices.heard((boost_named(logger=f"l{number}"),))
+    notices.look(None, Totals())
+
+    assert 0 < len(told()) <= 1000
+
+
+@pytest.fixture
+def telling(times):
+    """A sampler that tells, and how to let its background work look once."""
+    sampler = AdaptiveSampler(
+        policy=policy_with(), rng=random.Random(3), clock=lambda: times.clock,
+        now=lambda: times.wall,
+    )  # fmt: skip
+    yield sampler
+    sampler.shutdown()
+
+
+def test_boosts_between_two_looks_are_told_wherever_they_come_from(telling, times, told):
+    telling._worker.ensure_started = lambda: None  # this test looks, nobody else
+    telling._tick()
+    telling.boost(logger="short", minutes=0.01)
+    times.forward(1)
+    telling._tick()
+    telling.apply_policy(policy_with({"severity": "DEBUG", "until": until(60)}, version=5))
+    telling.apply_policy(policy_with(version=6))
+    times.forward(1)
+    telling._tick()
+
+    boosts = [line for line in told() if "sampled again" in line]
+    assert boosts == [
+        f"everything of {whom} was kept for a moment, and is sampled again"
+        for whom in ("logger short", "severity DEBUG")
+    ]
+
+
+def test_what_began_since_the_last_look_and_what_ends_with_the_work_is_told(telling, told):
+    telling._tick()
+    telling.boost(logger="shop")
+
+    telling.shutdown()
+
+    assert [line for line in told() if "logger shop" in line] == [
+        "everything of logger shop was kept for a moment, and is sampled again"
+    ]
+
+
+def test_a_boost_holds_for_what_is_logged_while_the_interpreter_exits():
+    told = run_script(
+        """
+        import atexit, logging, sys
+        import lipservice
+        from lipservice.policy import SamplingPolicy
+
+        sampler = lipservice.AdaptiveSampler(policy=SamplingPolicy(sampling_rate=0.0, keep_first=0))
+        atexit.register(lambda: print(sampler.should_sample("bye", "INFO")))
+        logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+        sampler.boost()
+        print(sampler.should_sample("bye", "INFO"))
+        """
+    )
+
+    lines = told.splitlines()
+    assert (lines[0], lines[-1]) == ("True", "True")
+    assert "all patterns is kept until" in told
+
+
+def test_a_boost_after_a_shutdown_begins_nothing_that_nobody_would_end(sampler):
+    see(sampler, "other", 10)
+    sampler.shutdown()
+
+    sampler.boost("other", minutes=1)
+    sampler.boost(logger="shop")
+    sampler.apply_policy(policy_with({"until": until(1e6)}))
+
+    assert see(sampler, "other", 10) == 0
+    assert sampler.boosts() == ()
+    assert not sampler.is_boosted("shop")
+
+
 @pytest.mark.parametrize(
     "at",
     [
