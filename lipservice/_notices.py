@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Final
 
@@ -53,8 +54,8 @@ class Notices:
         self, policy: SamplingPolicy | None, totals: Totals, boosts: tuple[Boost, ...] = ()
     ) -> None:
         """Tell a new policy, the first drop, and what boosts began and ended."""
-        if policy is not self._policy:
-            self._policy = policy
+        before, self._policy = self._policy, policy
+        if policy is not before and not _differ_in_boosts_only(policy, before):
             _tell("sampling%s by policy %s", self._of, _describe(policy))
         if not self._dropped and totals.dropped + totals.capped > totals.shadowed:
             self._dropped = True
@@ -125,6 +126,11 @@ def _describe(policy: SamplingPolicy | None) -> str:
     own = len(policy.pattern_rates)
     rates = f"{policy.sampling_rate:.4g} by default, rates of their own for {own:,}"
     return f"{_name(policy)} ({named}{rates}{shadow})"
+
+
+def _differ_in_boosts_only(a: SamplingPolicy | None, b: SamplingPolicy | None) -> bool:
+    """Boosts are told by themselves, whatever the policy that brings them."""
+    return a is not None and b is not None and replace(a, boosts=()) == replace(b, boosts=())
 
 
 def _whom(boost: Boost) -> str:

@@ -558,6 +558,20 @@ def test_a_boost_that_is_over_before_anybody_looks_is_told(told):
     ]
 
 
+def test_a_policy_that_comes_again_with_a_boost_is_not_told_as_a_new_one(told):
+    notices = Notices("checkout", lambda: 0.0)
+    boost = {"logger": "shop", "until": until(60)}
+    for policy in (policy_with(), policy_with(boost), policy_with(), policy_with(version=5)):
+        notices.look(policy, Totals(), policy.boosts)
+
+    assert [line.partition(" (")[0] for line in told()] == [
+        "sampling of checkout by policy 4",
+        "everything of logger shop of checkout is kept until 09:47:40 UTC",
+        "logger shop of checkout is sampled again",
+        "sampling of checkout by policy 5",
+    ]
+
+
 def test_boosts_that_nobody_looks_at_take_no_room(told):
     notices = Notices(None, lambda: 0.0)
     for number in range(5000):
