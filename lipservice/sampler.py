@@ -10,6 +10,7 @@ and the notices.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -45,7 +46,9 @@ _BREATH: Final = 0.01
 _KEEP_ALL: Final = SamplingPolicy()
 
 #: The samplers of this process that somebody holds.
-_samplers: Final[weakref.WeakSet[AdaptiveSampler]] = weakref.WeakSet()
+# Changed and copied by single C-level operations only: a WeakSet cannot be read while another
+# thread adds to it.
+_samplers: Final[dict[int, weakref.ref[AdaptiveSampler]]] = {}
 
 # What it does, for whoever turns this logger to DEBUG; only ever written by the worker's thread,
 # whose records no integration samples.
@@ -157,7 +160,7 @@ class AdaptiveSampler(DecisionEngine):
         self._has_source = client is not None or cost_target is not None or policy_file is not None
         self._worker = Worker(tasks, final=self._finish, clock=clock)
         self._asked_for_sites = False
-        _samplers.add(self)
+        _samplers[id(self)] = weakref.ref(self, functools.partial(_forget, id(self)))
 
     def get_policy(self) -> SamplingPolicy | None:
         """The policy in force; None while everything is kept for want of one."""
@@ -310,7 +313,12 @@ class AdaptiveSampler(DecisionEngine):
 
 def samplers() -> list[AdaptiveSampler]:
     """All samplers of this process."""
-    return list(_samplers)
+    return [sampler for ref in list(_samplers.values()) if (sampler := ref()) is not None]
+
+
+def _forget(key: int, dead: object) -> None:
+    if _samplers.get(key) is dead:
+        _samplers.pop(key, None)
 
 
 class _FromServer:
