@@ -333,7 +333,8 @@ def _of_what(row: Row) -> str:
     """As `of_what`, with the beginning of the pattern's template."""
     template = safe(" ".join((row["template"] or "").split()))  # in one line
     cut = template if len(template) <= _LONGEST_TEMPLATE else f"{template[:_LONGEST_TEMPLATE]}..."
-    return f"{of_what(row)} ({cut})" if cut else of_what(row)
+    what = safe(of_what(row))
+    return f"{what} ({cut})" if cut else what
 
 
 def _boosts_end(settings: Settings, given: argparse.Namespace) -> int:
