@@ -90,6 +90,9 @@ FindSite: TypeAlias = "Callable[[_Where], CallSite | None]"
 
 #: Cells handled per hold of the lock in background work: well under a millisecond.
 _BATCH: Final = 64
+#: Cells after which others get the lock, about 3 ms, and for how many seconds they may come.
+_PAUSE_EVERY: Final = 8 * _BATCH
+_PAUSE: Final = 0.0001
 #: Records of a pattern that are measured before it may be kept without a look.
 _MEASURED_FIRST: Final = 8
 #: Below this a rate counts as zero: the gap would outlast the process.
@@ -885,6 +888,7 @@ class DecisionEngine:
         with self._lock:
             cells = self._every_cell()
         for start in range(0, len(cells), _BATCH):
+            _let_others_in(start)
             with self._lock:
                 if self._busy:  # only a signal handler that changes policies gets here
                     return
@@ -1228,6 +1232,7 @@ class DecisionEngine:
             sums = Sums()
             sums.add_rows(list(self._departed.values()))
         for start in range(0, len(cells), _BATCH):
+            _let_others_in(start)
             with self._lock:
                 sums.add_cells(cells[start : start + _BATCH])
         return sums if self._departures == departures else None
@@ -1301,6 +1306,18 @@ class DecisionEngine:
         self._window = None
         self._set_limit(self._policy)
         self._start_afresh()
+
+
+def _let_others_in(start: int) -> None:
+    """
+    Now and then between two batches: a thread that waits for the lock gets it.
+
+    Without this it would not. Whoever lets go of a lock and takes it again at once still has the
+    GIL, and the thread that was woken finds the lock taken: log calls waited for all the batches
+    together. Not at each batch, as every pause is a turn of the GIL for each thread that computes.
+    """
+    if start and start % _PAUSE_EVERY == 0:
+        time.sleep(_PAUSE)
 
 
 @dataclass(slots=True)
