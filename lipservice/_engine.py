@@ -104,6 +104,8 @@ _RELIEVED: Final = 0.8
 _IDLE: Final = 60.0
 #: Seconds that a boost may last.
 _LONGEST_BOOST: Final = 24 * 3600.0
+#: Boosts of the process itself at one time.
+_MAX_BOOSTS: Final = 1000
 #: What else the frameworks call severities; other spellings are learnt from their first record.
 _SPELLINGS: Final = ("warn", "msg", "exception", "fatal", *range(5, 55, 5))
 #: Spellings of severities that are remembered.
@@ -917,7 +919,8 @@ class DecisionEngine:
             until=self._now() + 60.0 * minutes,
         )
         with self._lock:
-            self._own_boosts = (*self._own_boosts, (boost, self._clock() + 60.0 * minutes))
+            now = self._clock()
+            self._own_boosts = _with(self._own_boosts, (boost, now + 60.0 * minutes), now)
         if self._follow_boosts():
             self._in_batches(self._rearm)
 
@@ -954,7 +957,7 @@ class DecisionEngine:
     def is_boosted(self, logger: str) -> bool:
         """Whether a boost holds for the logger of this name."""
         return any(
-            logger == name or not name or logger.startswith(f"{name}.")
+            name in {"", "root", logger} or logger.startswith(f"{name}.")
             for name in self.boosted_loggers
         )
 
@@ -1005,14 +1008,17 @@ class DecisionEngine:
             key = key_of_folded(fold(text))
             cell = Cell(table, signature_of_key(key), key, self._clock())
             cell.protected = self._protects(cell.signature, key)
-        seen, kept = counts_of(cell)
-        rate, rule = (cell.rate, cell.terms.rule) if seen else self._rate_and_rule(cell)
+        with self._lock:  # its counts are one look, as the ledger's are
+            self._book_reentered_now()
+            rate, rule = cell.rate, cell.terms.rule
+            entries = [
+                entry_of(cell.signature, template_of(cell), table.severity, row)
+                for row in rows_of(cell)
+            ]
+        seen = sum(entry.seen for entry in entries)
+        if not seen:
+            rate, rule = self._rate_and_rule(cell)
         age = self._clock() - cell.first_seen
-        entries = [
-            entry_of(cell.signature, template_of(cell), table.severity, row)
-            for row in rows_of(cell)
-        ]
-        released = sum(entry.released for entry in entries)
         return Explanation(
             signature=cell.signature,
             template=template_of(cell),
@@ -1022,7 +1028,7 @@ class DecisionEngine:
             policy=self._in_force.policy,
             shadow=self._in_force.shadow,
             seen=seen,
-            kept=kept + shadowed_of(cell, seen, kept) + released,
+            kept=sum(entry.kept for entry in entries),
             last_seen=utc(round(cell.last_seen + self._wall())) if seen else None,
             per_minute=60.0 * _anomaly.rate_per_second(cell.volume, age) if seen else 0.0,
             ledger=tuple(entries),
@@ -1357,6 +1363,26 @@ def _check_boost(pattern: object, severity: object, logger: object, minutes: obj
         raise ConfigurationError(f"minutes lies above 0 and at most at 1440, not {minutes!r}")
     if logger is not None and not (pattern is None and severity is None):
         raise ConfigurationError("give a logger, or a pattern and severity, not both")
+
+
+def _with(boosts: _Boosts, new: tuple[Boost, float], now: float) -> _Boosts:
+    """
+    *boosts* with one more, without those that are over.
+
+    Of the same selectors the one that ends last stays; of too many, those that end last.
+    """
+    last = {_selectors(each[0]): each for each in sorted(boosts, key=_end)}
+    last[_selectors(new[0])] = max(new, last.get(_selectors(new[0]), new), key=_end)
+    running = sorted((each for each in last.values() if each[1] > now), key=_end)
+    return tuple(running[-_MAX_BOOSTS:])
+
+
+def _selectors(boost: Boost) -> tuple[str | None, ...]:
+    return boost.signature, boost.severity, boost.logger
+
+
+def _end(each: tuple[Boost, float]) -> float:
+    return each[1]
 
 
 def _protection_of(

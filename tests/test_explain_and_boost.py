@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lipservice
+from lipservice import _engine
 from lipservice._notices import Notices
 from lipservice.decision import Totals
 from lipservice.exceptions import ConfigurationError, PolicyError
@@ -665,6 +666,56 @@ def test_a_boost_of_any_time_can_be_written_and_read_again(at):
     policy = policy_with({"until": at})
 
     assert SamplingPolicy.from_dict(policy.to_dict()) == policy
+
+
+def test_boosts_of_a_process_that_asks_again_and_again_take_no_room(sampler, clock):
+    for number in range(1200):
+        clock[0] += 0.01
+        sampler.boost("user 5 logged in", minutes=5 if number else 10)
+        sampler.boost(logger=f"l{number}", minutes=1)
+
+    assert len(sampler.boosts()) == 1000
+    pattern = [each for each in sampler.boosts() if each.logger is None]
+    assert len(pattern) == 1, "of the same, the one that ends last holds"
+    clock[0] += 599 - 12
+    assert sampler.boosts() == tuple(pattern)
+
+
+def test_a_boost_of_the_root_logger_is_one_of_all_loggers(sampler):
+    sampler.boost(logger="root")
+
+    assert all(map(sampler.is_boosted, ("root", "shop", "shop.cart", "")))
+    assert not sampler.boosts()[0].severity
+
+
+def test_an_explanation_adds_up_while_records_come(sampler, monkeypatch):
+    def rows(cell, rows_of=_engine.rows_of):
+        see(sampler, "user 2 logged in", 3)  # as another thread may
+        return rows_of(cell)
+
+    see(sampler, "user 1 logged in", 10)
+    monkeypatch.setattr(_engine, "rows_of", rows)
+
+    explanation = sampler.explain("user 1 logged in")
+
+    assert explanation.seen == sum(each.seen for each in explanation.ledger) == 13
+    assert explanation.kept == sum(each.kept for each in explanation.ledger) == 2
+
+
+def test_an_explanation_tells_a_record_of_a_signal_handler_by_its_rule(sampler, monkeypatch):
+    def judge(cell, *, wants_size, judged=sampler._judge):
+        monkeypatch.undo()
+        see(sampler, "user 2 logged in", 1)  # in the middle of a decision
+        return judged(cell, wants_size=wants_size)
+
+    see(sampler, "user 1 logged in", 1)
+    monkeypatch.setattr(sampler, "_judge", judge)
+    see(sampler, "user 1 logged in", 1)
+
+    explanation = sampler.explain("user 1 logged in")
+
+    assert explanation.seen == sum(each.seen for each in explanation.ledger) == 3
+    assert "reentered" in {each.rule for each in explanation.ledger}
 
 
 def test_first_records_end_in_a_boosted_logger_too(sampler):
