@@ -67,7 +67,7 @@ from lipservice.patterns import (
 )
 from lipservice.policy import Boost, SamplingPolicy
 from lipservice.scope import WATCHED
-from lipservice.severity import SEVERITIES, severity_name
+from lipservice.severity import SEVERITIES, is_severity, severity_name
 from lipservice.signature import (
     compute_signature,
     fold,
@@ -92,6 +92,9 @@ FindEitherSite: TypeAlias = "Callable[..., CallSite | None]"
 
 #: Cells handled per hold of the lock in background work: well under a millisecond.
 _BATCH: Final = 64
+#: Cells after which others get the lock, about 3 ms, and for how many seconds they may come.
+_PAUSE_EVERY: Final = 8 * _BATCH
+_PAUSE: Final = 0.0001
 #: Records of a pattern that are measured before it may be kept without a look.
 _MEASURED_FIRST: Final = 8
 #: Below this a rate counts as zero: the gap would outlast the process.
@@ -103,6 +106,8 @@ _RELIEVED: Final = 0.8
 _IDLE: Final = 60.0
 #: Seconds that a boost may last.
 _LONGEST_BOOST: Final = 24 * 3600.0
+#: Boosts of the process itself at one time.
+_MAX_BOOSTS: Final = 1000
 #: What else the frameworks call severities; other spellings are learnt from their first record.
 _SPELLINGS: Final = ("warn", "msg", "exception", "fatal", *range(5, 55, 5))
 #: Spellings of severities that are remembered.
@@ -908,6 +913,7 @@ class DecisionEngine:
         with self._lock:
             cells = self._every_cell()
         for start in range(0, len(cells), _BATCH):
+            _let_others_in(start)
             with self._lock:
                 if self._busy:  # only a signal handler that changes policies gets here
                     return
@@ -936,7 +942,8 @@ class DecisionEngine:
             until=self._now() + 60.0 * minutes,
         )
         with self._lock:
-            self._own_boosts = (*self._own_boosts, (boost, self._clock() + 60.0 * minutes))
+            now = self._clock()
+            self._own_boosts = _with(self._own_boosts, (boost, now + 60.0 * minutes), now)
         if self._follow_boosts():
             self._in_batches(self._rearm)
 
@@ -973,7 +980,7 @@ class DecisionEngine:
     def is_boosted(self, logger: str) -> bool:
         """Whether a boost holds for the logger of this name."""
         return any(
-            logger == name or not name or logger.startswith(f"{name}.")
+            name in {"", "root", logger} or logger.startswith(f"{name}.")
             for name in self.boosted_loggers
         )
 
@@ -1025,14 +1032,17 @@ class DecisionEngine:
             key = key_of_folded(fold(text))
             cell = Cell(table, signature_of_key(key), key, self._clock())
             cell.protected = self._protects(cell.signature, key)
-        seen, kept = counts_of(cell)
-        rate, rule = (cell.rate, cell.terms.rule) if seen else self._rate_and_rule(cell)
+        with self._lock:  # its counts are one look, as the ledger's are
+            self._book_reentered_now()
+            rate, rule = cell.rate, cell.terms.rule
+            entries = [
+                entry_of(cell.signature, template_of(cell), table.severity, row)
+                for row in rows_of(cell)
+            ]
+        seen = sum(entry.seen for entry in entries)
+        if not seen:
+            rate, rule = self._rate_and_rule(cell)
         age = self._clock() - cell.first_seen
-        entries = [
-            entry_of(cell.signature, template_of(cell), table.severity, row)
-            for row in rows_of(cell)
-        ]
-        released = sum(entry.released for entry in entries)
         return Explanation(
             signature=cell.signature,
             template=template_of(cell),
@@ -1042,7 +1052,7 @@ class DecisionEngine:
             policy=self._in_force.policy,
             shadow=self._in_force.shadow,
             seen=seen,
-            kept=kept + shadowed_of(cell, seen, kept) + released,
+            kept=sum(entry.kept for entry in entries),
             last_seen=utc(round(cell.last_seen + self._wall())) if seen else None,
             per_minute=60.0 * _anomaly.rate_per_second(cell.volume, age) if seen else 0.0,
             ledger=tuple(entries),
@@ -1252,6 +1262,7 @@ class DecisionEngine:
             sums = Sums()
             sums.add_rows(list(self._departed.values()))
         for start in range(0, len(cells), _BATCH):
+            _let_others_in(start)
             with self._lock:
                 sums.add_cells(cells[start : start + _BATCH])
         return sums if self._departures == departures else None
@@ -1327,6 +1338,18 @@ class DecisionEngine:
         self._start_afresh()
 
 
+def _let_others_in(start: int) -> None:
+    """
+    Now and then between two batches: a thread that waits for the lock gets it.
+
+    Without this it would not. Whoever lets go of a lock and takes it again at once still has the
+    GIL, and the thread that was woken finds the lock taken: log calls waited for all the batches
+    together. Not at each batch, as every pause is a turn of the GIL for each thread that computes.
+    """
+    if start and start % _PAUSE_EVERY == 0:
+        time.sleep(_PAUSE)
+
+
 @dataclass(slots=True)
 class _Tally:
     """What one tick adds up."""
@@ -1359,11 +1382,35 @@ def _check_boost(pattern: object, severity: object, logger: object, minutes: obj
     for name, value in (("pattern", pattern), ("severity", severity), ("logger", logger)):
         if value is not None and not isinstance(value, str):
             raise ConfigurationError(f"{name} is a text, not {value!r:.80}")
+    if isinstance(severity, str) and not is_severity(severity):
+        raise ConfigurationError(
+            f"severity is one of {', '.join(SEVERITIES)}, not {severity!r:.80}"
+        )  # taken for INFO, as a record's is, it would keep whatever is most
     number = isinstance(minutes, (int, float)) and not isinstance(minutes, bool)
     if not number or not 0 < minutes <= 1440:  # type: ignore[operator]
         raise ConfigurationError(f"minutes lies above 0 and at most at 1440, not {minutes!r}")
     if logger is not None and not (pattern is None and severity is None):
         raise ConfigurationError("give a logger, or a pattern and severity, not both")
+
+
+def _with(boosts: _Boosts, new: tuple[Boost, float], now: float) -> _Boosts:
+    """
+    *boosts* with one more, without those that are over.
+
+    Of the same selectors the one that ends last stays; of too many, those that end last.
+    """
+    last = {_selectors(each[0]): each for each in sorted(boosts, key=_end)}
+    last[_selectors(new[0])] = max(new, last.get(_selectors(new[0]), new), key=_end)
+    running = sorted((each for each in last.values() if each[1] > now), key=_end)
+    return tuple(running[-_MAX_BOOSTS:])
+
+
+def _selectors(boost: Boost) -> tuple[str | None, ...]:
+    return boost.signature, boost.severity, boost.logger
+
+
+def _end(each: tuple[Boost, float]) -> float:
+    return each[1]
 
 
 def _protection_of(

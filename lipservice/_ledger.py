@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from lipservice.decision import LedgerEntry, Totals
+from lipservice.fitting import most_literal
 from lipservice.patterns import (
     HOLDING,
     OVERFLOW_SIGNATURE,
@@ -132,36 +133,8 @@ def template_of(cell: Cell) -> str:
 
 def fitting(cells: Iterable[Cell], key: bytes) -> Cell | None:
     """Of the cells whose keys fit *key*, with anything for their variables, the most literal."""
-    items = key.split(b" ")
-    best: Cell | None = None
-    for cell in cells:
-        better = best is None or _literal(cell.key) > _literal(best.key)
-        if better and cell.key and _fits(cell.key.split(b" "), items):
-            best = cell
-    return best
-
-
-def _literal(key: bytes) -> int:
-    return len(key) - key.count(0)
-
-
-def _fits(pattern: list[bytes], items: list[bytes]) -> bool:
-    """Whether *items* are those of *pattern*, one or more of them for each variable."""
-    if len(items) < len(pattern):
-        return False
-    at = {0}  # where the items may stand that come next
-    for part in pattern:
-        if part == b"\x00":
-            least = min(at)
-            at = set(range(least + 1, len(items) + 1))
-        elif b"\x00" in part:  # a key before its value: `took:<*>`
-            start = part.partition(b"\x00")[0]
-            at = {i + 1 for i in at if i < len(items) and items[i].startswith(start)}
-        else:
-            at = {i + 1 for i in at if i < len(items) and items[i] == part}
-        if not at:
-            return False
-    return len(items) in at
+    found = most_literal(((cell, cell.key) for cell in cells), key)
+    return found[0] if found else None
 
 
 def entry_of(signature: str, template: str, severity: str, row: Row) -> LedgerEntry:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Final
 
@@ -17,11 +19,13 @@ from lipservice.decision import Totals
 from lipservice.policy import Boost, SamplingPolicy
 
 _logger: Final = logging.getLogger("lipservice")
+#: Boosts between two looks that are told.
+_MOST_HEARD: Final = 1000
 
 
 class Notices:
     """
-    Compares what it is shown with what it was shown before. Used by one thread.
+    Compares what it is shown with what it was shown before. Used by one thread, but for `heard`.
 
     Args:
         service_name: What is sampled.
@@ -34,6 +38,7 @@ class Notices:
         self._policy: SamplingPolicy | None = None
         self._dropped = False
         self._boosts: dict[str, float] = {}
+        self._heard: deque[Boost] = deque(maxlen=_MOST_HEARD)
         self.begin()
 
     def begin(self) -> None:
@@ -41,12 +46,16 @@ class Notices:
         self._since = self._clock()
         self._told = Totals()
 
+    def heard(self, boosts: tuple[Boost, ...]) -> None:
+        """Remember what is boosted now, should it be over at the next look. From any thread."""
+        self._heard.extend(boosts)
+
     def look(
         self, policy: SamplingPolicy | None, totals: Totals, boosts: tuple[Boost, ...] = ()
     ) -> None:
         """Tell a new policy, the first drop, and what boosts began and ended."""
-        if policy is not self._policy:
-            self._policy = policy
+        before, self._policy = self._policy, policy
+        if policy is not before and not _differ_in_boosts_only(policy, before):
             _tell("sampling%s by policy %s", self._of, _describe(policy))
         if not self._dropped and totals.dropped + totals.capped > totals.shadowed:
             self._dropped = True
@@ -57,6 +66,10 @@ class Notices:
                 f"{totals.seen:,}",
             )
 
+        self._tell_boosts(boosts)
+
+    def _tell_boosts(self, boosts: tuple[Boost, ...]) -> None:
+        heard = [self._heard.popleft() for _ in range(len(self._heard))]
         before, self._boosts = self._boosts, _last_ends(boosts)
         for whom, end in self._boosts.items():
             if end > before.get(whom, end - 1.0):
@@ -64,6 +77,10 @@ class Notices:
         for whom in before:
             if whom not in self._boosts:
                 _tell("%s%s is sampled again", whom, self._of)
+        for whom in _last_ends(tuple(heard)):
+            if whom not in self._boosts and whom not in before:
+                again = "and is sampled again"
+                _tell("everything of %s%s was kept for a moment, %s", whom, self._of, again)
 
     def summarise(self, policy: SamplingPolicy | None, totals: Totals) -> None:
         """Tell what happened since the last summary, if anything did."""
@@ -115,6 +132,11 @@ def _describe(policy: SamplingPolicy | None) -> str:
 def _keeps_all(policy: SamplingPolicy) -> bool:
     rates = (policy.sampling_rate, *policy.severity_rates.values(), *policy.pattern_rates.values())
     return min(rates) >= 1 and policy.max_logs_per_minute is None
+
+
+def _differ_in_boosts_only(a: SamplingPolicy | None, b: SamplingPolicy | None) -> bool:
+    """Boosts are told by themselves, whatever the policy that brings them."""
+    return a is not None and b is not None and replace(a, boosts=()) == replace(b, boosts=())
 
 
 def _whom(boost: Boost) -> str:

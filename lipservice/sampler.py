@@ -10,6 +10,7 @@ and the notices.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -27,7 +28,7 @@ from lipservice._worker import EXIT_SECONDS, Task, Worker
 from lipservice.call_sites import analyse_waiting, has_waiting
 from lipservice.exceptions import ConfigurationError
 from lipservice.patterns import PatternStats
-from lipservice.policy import SamplingPolicy
+from lipservice.policy import Boost, SamplingPolicy
 
 if TYPE_CHECKING:
     from lipservice.client import LipServiceClient
@@ -45,7 +46,9 @@ _BREATH: Final = 0.01
 _KEEP_ALL: Final = SamplingPolicy()
 
 #: The samplers of this process that somebody holds.
-_samplers: Final[weakref.WeakSet[AdaptiveSampler]] = weakref.WeakSet()
+# Changed and copied by single C-level operations only: a WeakSet cannot be read while another
+# thread adds to it.
+_samplers: Final[dict[int, weakref.ref[AdaptiveSampler]]] = {}
 
 # What it does, for whoever turns this logger to DEBUG; only ever written by the worker's thread,
 # whose records no integration samples.
@@ -114,6 +117,9 @@ class AdaptiveSampler(DecisionEngine):
         _check_path(policy_file, "policy_file")
         _check_path(policy_cache, "policy_cache")
         _check_sources(client, cost_target, policy, policy_file, policy_cache)
+        # Before the engine follows its first policy, which may hold boosts.
+        self._notices = Notices(service_name, clock) if notices else None
+        self._is_shut_down = False
         super().__init__(
             max_patterns=max_pattern_cache_size,
             policy=policy,
@@ -128,7 +134,6 @@ class AdaptiveSampler(DecisionEngine):
         self._refresher: Refresher | None = None
         self._policy_is_planned = cost_target is not None
         self._report_interval = float(pattern_report_interval)
-        self._notices = Notices(service_name, clock) if notices else None
         tasks = [Task("tick", self._tick, lambda: _FIRST_TICKS, _TICK)]
         if call_sites:
             tasks.append(Task(_CALL_SITES, self._analyse_call_sites, lambda: 0.0, _TICK))
@@ -155,7 +160,7 @@ class AdaptiveSampler(DecisionEngine):
         self._has_source = client is not None or cost_target is not None or policy_file is not None
         self._worker = Worker(tasks, final=self._finish, clock=clock)
         self._asked_for_sites = False
-        _samplers.add(self)
+        _samplers[id(self)] = weakref.ref(self, functools.partial(_forget, id(self)))
 
     def get_policy(self) -> SamplingPolicy | None:
         """The policy in force; None while everything is kept for want of one."""
@@ -203,7 +208,8 @@ class AdaptiveSampler(DecisionEngine):
         Keep everything of one pattern, severity or logger (or all of the service) for a while.
 
         It ends by itself. Counts and weights stay true: what it keeps, it keeps for certain, with
-        the weight 1. The logger `lipservice` tells its begin and its end.
+        the weight 1. The logger `lipservice` tells its begin and its end. After `shutdown`, when
+        nobody would end it, it does not begin.
 
         Args:
             pattern: A signature, or a message of the pattern.
@@ -228,11 +234,21 @@ class AdaptiveSampler(DecisionEngine):
         Returns:
             Whether the background work has ended in time.
         """
+        self._is_shut_down = True  # first: the last look tells that boosts are over
         ended = self._worker.stop(timeout)
         self._end_boosts(all_of_them=True)  # nobody would end them any more
         return ended
 
+    def boosts(self) -> tuple[Boost, ...]:
+        """What is at full fidelity now, by `boost` and by the policy server."""
+        return () if self._is_shut_down else super().boosts()
+
     # ------------------------------------------------------------------ in the caller's thread
+
+    def _follow_boosts(self) -> bool:
+        if self._notices is not None:
+            self._notices.heard(self.boosts())
+        return super()._follow_boosts()
 
     def _after_slow_path(self) -> None:
         if self._has_source or self._policy is not None:
@@ -248,9 +264,12 @@ class AdaptiveSampler(DecisionEngine):
 
     def _tick(self) -> float:
         self.tick()
+        self._look()
+        return _FIRST_TICKS if self._clock() - self._started < _YOUNG else _TICK
+
+    def _look(self) -> None:
         if self._notices is not None:
             self._notices.look(self._policy, self.totals(), self.boosts())
-        return _FIRST_TICKS if self._clock() - self._started < _YOUNG else _TICK
 
     def _analyse_call_sites(self) -> float:
         self._asked_for_sites = False
@@ -281,6 +300,7 @@ class AdaptiveSampler(DecisionEngine):
 
     def _finish(self, deadline: float) -> None:
         self.tick()
+        self._look()
         self._summarise()
         if self._refresher is not None:
             self._refresher.finish(deadline)
@@ -293,7 +313,12 @@ class AdaptiveSampler(DecisionEngine):
 
 def samplers() -> list[AdaptiveSampler]:
     """All samplers of this process."""
-    return list(_samplers)
+    return [sampler for ref in list(_samplers.values()) if (sampler := ref()) is not None]
+
+
+def _forget(key: int, dead: object) -> None:
+    if _samplers.get(key) is dead:
+        _samplers.pop(key, None)
 
 
 class _FromServer:

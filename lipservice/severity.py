@@ -56,6 +56,11 @@ def severity_of_level(level: int) -> str:
     return "DEBUG" if level >= 10 or level <= 0 else "TRACE"
 
 
+def is_severity(name: str) -> bool:
+    """Whether this is a name of a severity: in any case, also "warn" or "fatal"."""
+    return name.strip().upper() in _ALIASES
+
+
 def severity_name(severity: object) -> str:
     """
     Canonical name for a level number or for a name in any case; what is unknown is INFO.

@@ -7,17 +7,11 @@ A boost belongs to the service, not to a policy version: it is laid over whateve
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-from lipservice.signature import compute_signature
 from lipservice_server.api.schemas import NewBoost
 from lipservice_server.db import Row
 from lipservice_server.errors import InvalidError
+from lipservice_server.meant import pattern_meant
 from lipservice_server.runtime import Runtime
-
-_SIGNATURE: Final = re.compile(r"[0-9a-f]{16}")
-_VARIABLE: Final = "<*>"
 
 
 def begin_boost(
@@ -29,14 +23,17 @@ def begin_boost(
     Raises:
         InvalidError: It names a logger and something else.
         NotFoundError: There is no such service, or no pattern of the template that it names.
-        ConflictError: Too many run, or several patterns have the template.
+        ConflictError: Too many run, or several patterns have the template or fit the message.
     """
     if wish.logger is not None and (wish.pattern is not None or wish.severity is not None):
         raise InvalidError("give a logger, or a pattern and severity, not both")
+    signature = None
+    if wish.pattern is not None:
+        signature = pattern_meant(runtime.store, team_id, service_name, wish.pattern).signature
     row = runtime.store.boosts.begin(
         team_id,
         service_name,
-        signature=_signature_of(runtime, team_id, service_name, wish.pattern),
+        signature=signature,
         severity=wish.severity,
         logger=wish.logger,
         minutes=wish.minutes,
@@ -81,15 +78,3 @@ def covers(row: Row, signature: str, severity: str) -> bool:
         and row["signature"] in (None, signature)
         and row["severity"] in (None, severity)
     )
-
-
-def _signature_of(
-    runtime: Runtime, team_id: int, service_name: str, pattern: str | None
-) -> str | None:
-    """The signature that *pattern* is, or that its message or template has."""
-    if pattern is None or _SIGNATURE.fullmatch(pattern):
-        return pattern
-    if _VARIABLE in pattern:
-        # A template does not have its messages' signature: computed, it would boost nothing.
-        return runtime.store.patterns.with_template(team_id, service_name, pattern)
-    return compute_signature(pattern)

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from lipservice._version import __version__
 from lipservice.exceptions import ConfigurationError
+from lipservice.simulation.console import safe
 from lipservice_server import jobs, migrations
 from lipservice_server.api.bodies import explain
 from lipservice_server.api.schemas import NewBoost
@@ -39,6 +40,8 @@ from lipservice_server.serve import serve
 
 _ACTOR: Final = "command line"
 _DEFAULT_TEAM: Final = "default"
+#: Characters of a template that are shown.
+_LONGEST_TEMPLATE: Final = 80
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with patience(60.0):
             return command(settings, given)
     except (ConfigurationError, ServerError, OSError, subprocess.CalledProcessError) as error:
-        print(f"lipservice-server: {error}", file=sys.stderr)
+        print(f"lipservice-server: {safe(str(error))}", file=sys.stderr)  # may hold templates
         return 1
 
 
@@ -299,7 +302,8 @@ def _boosts_add(settings: Settings, given: argparse.Namespace) -> int:
         given.refuse("give --logger, or --pattern and --severity, not both")
     runtime = _open(settings)
     row = begin_boost(runtime, _team(runtime, given), given.service, wish, actor=_ACTOR)
-    print(f"boost {row['id']}: everything of {of_what(row)} is kept until {_clock(row['until'])}")
+    until = _clock(row["until"])
+    print(f"boost {row['id']}: everything of {_of_what(row)} is kept until {until}")
     print("Each instance keeps to it from its next poll on (every 300 s unless set otherwise).")
     if row["signature"] is not None and row["template"] is None:
         print(
@@ -323,9 +327,17 @@ def _boost_line(row: Row) -> str:
     ended = f", ended by {row['ended_by']}" if row["ended_by"] else ""
     reason = f": {' '.join(row['reason'].split())}" if row["reason"] else ""  # in one line
     return (
-        f"{row['id']:>5}  until {_clock(row['until'])}  {row['service_name']}: {of_what(row)}"
+        f"{row['id']:>5}  until {_clock(row['until'])}  {row['service_name']}: {_of_what(row)}"
         f"  by {row['created_by']}{ended}{reason}"
     )
+
+
+def _of_what(row: Row) -> str:
+    """As `of_what`, with the beginning of the pattern's template."""
+    template = safe(" ".join((row["template"] or "").split()))  # in one line
+    cut = template if len(template) <= _LONGEST_TEMPLATE else f"{template[:_LONGEST_TEMPLATE]}..."
+    what = safe(of_what(row))
+    return f"{what} ({cut})" if cut else what
 
 
 def _boosts_end(settings: Settings, given: argparse.Namespace) -> int:

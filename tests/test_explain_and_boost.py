@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lipservice
+from lipservice import _engine
 from lipservice._notices import Notices
 from lipservice.decision import Totals
 from lipservice.exceptions import ConfigurationError, PolicyError
@@ -128,7 +129,11 @@ def test_a_boosted_logger_and_its_children_lose_nothing_and_bias_nothing(sampler
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"minutes": 0}, {"minutes": True}, {"minutes": 1e9}, {"logger": "a", "pattern": "b"}]
+    "wrong",
+    [
+        *({"minutes": 0}, {"minutes": True}, {"minutes": 1e9}),
+        *({"logger": "a", "pattern": "b"}, {"severity": "debgu"}),
+    ],
 )
 def test_a_wrong_boost_is_refused(sampler, wrong):
     with pytest.raises(ConfigurationError):
@@ -542,6 +547,117 @@ def test_what_two_boosts_name_is_sampled_again_when_both_are_over(told):
     ]
 
 
+def test_a_boost_that_is_over_before_anybody_looks_is_told(told):
+    short, stays = boost_named(logger="shop"), boost_named(severity="DEBUG")
+    notices = Notices("checkout", lambda: 0.0)
+    notices.heard((short, stays))
+    notices.heard((short,))
+    for boosts in ((stays,), ()):
+        notices.look(None, Totals(), boosts)
+
+    assert told() == [
+        "everything of severity DEBUG of checkout is kept until 09:47:40 UTC",
+        "everything of logger shop of checkout was kept for a moment, and is sampled again",
+        "severity DEBUG of checkout is sampled again",
+    ]
+
+
+def test_a_policy_that_comes_again_with_a_boost_is_not_told_as_a_new_one(told):
+    notices = Notices("checkout", lambda: 0.0)
+    boost = {"logger": "shop", "until": until(60)}
+    for policy in (policy_with(), policy_with(boost), policy_with(), policy_with(version=5)):
+        notices.look(policy, Totals(), policy.boosts)
+
+    assert [line.partition(" (")[0] for line in told()] == [
+        "sampling of checkout by policy 4",
+        "everything of logger shop of checkout is kept until 09:47:40 UTC",
+        "logger shop of checkout is sampled again",
+        "sampling of checkout by policy 5",
+    ]
+
+
+def test_boosts_that_nobody_looks_at_take_no_room(told):
+    notices = Notices(None, lambda: 0.0)
+    for number in range(5000):
+        notices.heard((boost_named(logger=f"l{number}"),))
+    notices.look(None, Totals())
+
+    assert 0 < len(told()) <= 1000
+
+
+@pytest.fixture
+def telling(times):
+    """A sampler that tells, and how to let its background work look once."""
+    sampler = AdaptiveSampler(
+        policy=policy_with(), rng=random.Random(3), clock=lambda: times.clock,
+        now=lambda: times.wall,
+    )  # fmt: skip
+    yield sampler
+    sampler.shutdown()
+
+
+def test_boosts_between_two_looks_are_told_wherever_they_come_from(telling, times, told):
+    telling._worker.ensure_started = lambda: None  # this test looks, nobody else
+    telling._tick()
+    telling.boost(logger="short", minutes=0.01)
+    times.forward(1)
+    telling._tick()
+    telling.apply_policy(policy_with({"severity": "DEBUG", "until": until(60)}, version=5))
+    telling.apply_policy(policy_with(version=6))
+    times.forward(1)
+    telling._tick()
+
+    boosts = [line for line in told() if "sampled again" in line]
+    assert boosts == [
+        f"everything of {whom} was kept for a moment, and is sampled again"
+        for whom in ("logger short", "severity DEBUG")
+    ]
+
+
+def test_what_began_since_the_last_look_and_what_ends_with_the_work_is_told(telling, told):
+    telling._tick()
+    telling.boost(logger="shop")
+
+    telling.shutdown()
+
+    assert [line for line in told() if "logger shop" in line] == [
+        "everything of logger shop was kept for a moment, and is sampled again"
+    ]
+
+
+def test_a_boost_holds_for_what_is_logged_while_the_interpreter_exits():
+    told = run_script(
+        """
+        import atexit, logging, sys
+        import lipservice
+        from lipservice.policy import SamplingPolicy
+
+        sampler = lipservice.AdaptiveSampler(policy=SamplingPolicy(sampling_rate=0.0, keep_first=0))
+        atexit.register(lambda: print(sampler.should_sample("bye", "INFO")))
+        logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+        sampler.boost()
+        print(sampler.should_sample("bye", "INFO"))
+        """
+    )
+
+    lines = told.splitlines()
+    assert (lines[0], lines[-1]) == ("True", "True")
+    assert "all patterns is kept until" in told
+
+
+def test_a_boost_after_a_shutdown_begins_nothing_that_nobody_would_end(sampler):
+    see(sampler, "other", 10)
+    sampler.shutdown()
+
+    sampler.boost("other", minutes=1)
+    sampler.boost(logger="shop")
+    sampler.apply_policy(policy_with({"until": until(1e6)}))
+
+    assert see(sampler, "other", 10) == 0
+    assert sampler.boosts() == ()
+    assert not sampler.is_boosted("shop")
+
+
 @pytest.mark.parametrize(
     "at",
     [
@@ -553,6 +669,56 @@ def test_a_boost_of_any_time_can_be_written_and_read_again(at):
     policy = policy_with({"until": at})
 
     assert SamplingPolicy.from_dict(policy.to_dict()) == policy
+
+
+def test_boosts_of_a_process_that_asks_again_and_again_take_no_room(sampler, clock):
+    for number in range(1200):
+        clock[0] += 0.01
+        sampler.boost("user 5 logged in", minutes=5 if number else 10)
+        sampler.boost(logger=f"l{number}", minutes=1)
+
+    assert len(sampler.boosts()) == 1000
+    pattern = [each for each in sampler.boosts() if each.logger is None]
+    assert len(pattern) == 1, "of the same, the one that ends last holds"
+    clock[0] += 599 - 12
+    assert sampler.boosts() == tuple(pattern)
+
+
+def test_a_boost_of_the_root_logger_is_one_of_all_loggers(sampler):
+    sampler.boost(logger="root")
+
+    assert all(map(sampler.is_boosted, ("root", "shop", "shop.cart", "")))
+    assert not sampler.boosts()[0].severity
+
+
+def test_an_explanation_adds_up_while_records_come(sampler, monkeypatch):
+    def rows(cell, rows_of=_engine.rows_of):
+        see(sampler, "user 2 logged in", 3)  # as another thread may
+        return rows_of(cell)
+
+    see(sampler, "user 1 logged in", 10)
+    monkeypatch.setattr(_engine, "rows_of", rows)
+
+    explanation = sampler.explain("user 1 logged in")
+
+    assert explanation.seen == sum(each.seen for each in explanation.ledger) == 13
+    assert explanation.kept == sum(each.kept for each in explanation.ledger) == 2
+
+
+def test_an_explanation_tells_a_record_of_a_signal_handler_by_its_rule(sampler, monkeypatch):
+    def judge(cell, *, wants_size, judged=sampler._judge):
+        monkeypatch.undo()
+        see(sampler, "user 2 logged in", 1)  # in the middle of a decision
+        return judged(cell, wants_size=wants_size)
+
+    see(sampler, "user 1 logged in", 1)
+    monkeypatch.setattr(sampler, "_judge", judge)
+    see(sampler, "user 1 logged in", 1)
+
+    explanation = sampler.explain("user 1 logged in")
+
+    assert explanation.seen == sum(each.seen for each in explanation.ledger) == 3
+    assert "reentered" in {each.rule for each in explanation.ledger}
 
 
 def test_first_records_end_in_a_boosted_logger_too(sampler):

@@ -20,7 +20,7 @@ LAYERS = [
         "families",
     }
     | {"_complaints", "_worker"},
-    {"importance", "optimizer", "decision", "patterns", "scope", "_transport"},
+    {"fitting", "importance", "optimizer", "decision", "patterns", "scope", "_transport"},
     {"planning", "client", "_policy_store"},
     {"_ledger", "_engine", "_refresher", "_notices", "_planner"},
     {"sampler"},

@@ -9,6 +9,7 @@ import os
 import random
 import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -431,3 +432,43 @@ def test_the_process_s_explanation_and_ledger_are_those_of_its_samplers(make):
     assert (explanation.policy, explanation.seen) == ("902", 5)
     mine = [e for e in lipservice.ledger(patterns=False) if e.policy in {"901", "902"}]
     assert sorted(entry.seen for entry in mine) == [3, 5]
+
+
+@pytest.mark.parametrize("look", ["ledger", "totals", "get_pattern_stats", "drain", "tick"])
+def test_in_the_middle_of_a_look_others_get_the_lock(make, clock, monkeypatch, look):
+    """
+    Whoever lets go of a lock and takes it again at once still has the GIL: nobody else gets it.
+
+    `contrib/benchmarks/ledger.py` measures what it is about: a record that waited for all batches.
+    """
+    sampler = make(SamplingPolicy(sampling_rate=0.1))
+    for n in range(2000):
+        sampler.should_sample(f"job {_in_letters(n)} done", "INFO")
+    clock.now += 10
+    events = []
+    sampler._lock = NotingLock(sampler._lock, events)
+    monkeypatch.setattr("lipservice._engine.time", SimpleNamespace(sleep=lambda _s: events.append("pause")))  # fmt: skip
+    getattr(sampler, look)()
+
+    assert events.count("hold") > 2000 / 64
+    assert events.count("pause") >= 3
+    assert max(map(len, "".join("h" if each == "hold" else " " for each in events).split())) <= 12
+
+
+class NotingLock:
+    """A lock that notes when it is taken."""
+
+    def __init__(self, lock, events):
+        self.lock = lock
+        self.events = events
+
+    def __enter__(self):
+        self.lock.acquire()
+        self.events.append("hold")
+
+    def __exit__(self, *_exc):
+        self.lock.release()
+
+
+def _in_letters(n):
+    return "".join("abcdefghij"[int(digit)] for digit in f"{n:04d}")

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import prometheus_client
 import pytest
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -41,7 +42,7 @@ from lipservice.integrations.stdlib import SamplingFilter
 from lipservice.metrics import PrometheusCollector, accounts, instrument, prometheus_text
 from lipservice.metrics.accounts import Accounts, BySeverity, Records
 from lipservice.policy import SamplingPolicy
-from lipservice.sampler import AdaptiveSampler
+from lipservice.sampler import AdaptiveSampler, samplers
 from tests.support.export_bench import Bench
 
 
@@ -680,6 +681,104 @@ def test_a_ledger_that_cannot_be_read_leaves_the_last_values(monkeypatch, caplog
     assert collect() == before
     assert prometheus_text(made) == text
     assert "no ledger today" in caplog.text
+
+
+def test_names_of_any_text_break_neither_a_scrape_nor_an_export():
+    """`os.environ` has lone surrogates where a variable is not UTF-8; a policy's JSON may, too."""
+    name = 'sh"op\\\n\udcff{}#é\u2028'
+    made = sampler(first=policy(name), service=name)
+    log(made, 100)
+    others = sampler(first=policy("x" * 100_000), service="y" * 100_000)
+    log(others, 10)
+    readable = name.replace("\udcff", "?")
+
+    for families in (text_string_to_metric_families, openmetrics_families):
+        text = prometheus_text if families is text_string_to_metric_families else _openmetrics
+        values = parsed(text(made), families)["lipservice_records_total"]
+        assert total(values, service=readable, policy=readable) == 100
+    assert len(prometheus_text(others)) < 20_000
+    reader = InMemoryMetricReader()
+    instrument(MeterProvider([reader]), sampler=made)
+    encoded = encode_metrics(reader.get_metrics_data()).SerializeToString()
+    assert readable.encode() in encoded
+
+
+def _openmetrics(made):
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(PrometheusCollector(made))
+    return openmetrics_text(registry).decode()
+
+
+def test_a_signature_that_a_record_made_up_is_not_told():
+    before = process_losses()
+    bench = Bench()
+    bench.exporter.export_log("x", "INFO", lipservice_signature="ada@example.org")
+    bench.exporter.export_log("x", "INFO", lipservice_signature="overflow")
+    bench.exporter.export_log("x", "INFO", lipservice_signature=f"{7:016x}")
+    bench.network.default = 400
+    bench.flush()
+    lost = Counter(loss.signature for loss in process_losses() if loss not in before)
+
+    assert lost == {"": 1, "overflow": 1, f"{7:016x}": 1}
+    assert "ada@example.org" not in prometheus_text(patterns=True)
+
+
+def test_samplers_that_come_and_go_while_they_are_told():
+    switching, stop, wrong = sys.getswitchinterval(), threading.Event(), []
+    held = [sampler() for _ in range(50)]
+
+    def come_and_go():
+        while not stop.is_set():
+            AdaptiveSampler(notices=False)
+
+    def tell():
+        for _ in range(2000):
+            if len(samplers()) < len(held):
+                wrong.append(1)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        others = [threading.Thread(target=come_and_go) for _ in range(2)]
+        tellers = [ThreadThatRaises(target=tell) for _ in range(2)]
+        for thread in (*others, *tellers):
+            thread.start()
+        for thread in tellers:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switching)
+        stop.set()
+    for thread in others:
+        thread.join()
+    assert ([thread.error for thread in tellers], wrong) == ([None, None], [])
+
+
+class ThreadThatRaises(threading.Thread):
+    error = None
+
+    def run(self):
+        try:
+            super().run()
+        except BaseException as error:
+            self.error = error
+
+
+@pytest.mark.parametrize("which", ["one", "all"])
+def test_an_application_that_is_made_twice_goes_on_counting(which):
+    """A factory that calls `instrument` again: what the ledger has moved is not told as new."""
+    made = sampler(service=f"twice {which}")
+    collect = otel(made if which == "one" else None)
+    for version in range(6):
+        made.apply_policy(policy(str(version)))
+        log(made, 100)
+        collect()
+    before = collect()
+
+    instrument(collect.provider, sampler=made if which == "one" else None, patterns=True)
+
+    after = collect()
+    assert total(before["lipservice.records"], policy="earlier", service=f"twice {which}") == 0
+    assert {name: after[name] for name in before} == before
+    assert total(after["lipservice.pattern_records"]) >= 600
 
 
 def test_a_second_call_replaces_what_the_first_one_said():

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from lipservice._policy_store import PolicyFile
-from lipservice.cli.fleet import FleetAnswer, FleetPattern, Volume, ask_fleet, message_of
+from lipservice.cli.fleet import FleetAnswer, FleetPattern, Volume, ask_fleet
 from lipservice.client import LipServiceClient
 from lipservice.decision import Explanation
 from lipservice.exceptions import ConfigurationError, LipServiceError, PolicyError
+from lipservice.fitting import message_of
 from lipservice.policy import Boost, SamplingPolicy
 from lipservice.sampler import AdaptiveSampler
 from lipservice.severity import severity_name
@@ -199,7 +200,7 @@ def _lines(
     fleet: FleetAnswer,
 ) -> Iterator[str]:
     if fleet.pattern is not None and fleet.pattern.by_template:
-        yield "no instance has reported this message's own pattern; of those that it fits:"
+        yield "no instance reports this message's own pattern now; of those that it fits:"
     # The template may be a stranger's text: it is not to make lines of its own.
     shown = dataclasses.replace(explanation, template=safe(explanation.template))
     yield from str(shown).split("\n")[:-1]

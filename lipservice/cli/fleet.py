@@ -3,8 +3,9 @@ What the policy server knows of a message's pattern: the counts of all instances
 
 A message has its pattern's signature where what varies looks like a variable. Where an argument is
 a plain word (`user eve logged in`), instances that log with a format string, or heal an f-string,
-have reported `user <*> logged in` under another signature. Then the templates that hold the
-message's words are asked for, and the most literal one that the message fits is taken.
+have reported `user <*> logged in` under another signature. So the templates that hold the
+message's words are asked for, and the most literal one that the message fits is taken, where there
+is no pattern of the message's own signature or it has not come lately.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any, Final, NamedTuple
 
 from lipservice._answers import Problem
 from lipservice.client import LipServiceClient
-from lipservice.sampler import AdaptiveSampler
-from lipservice.severity import SEVERITIES
-from lipservice.signature import compute_signature, compute_template
+from lipservice.fitting import VARIABLE, key_of_message, key_of_template, most_literal
+from lipservice.signature import compute_signature, compute_template, signature_of_key
 
-_VARIABLE: Final = "<*>"
+#: Seconds without a record after which a pattern may have been replaced, as in the engine.
+_IDLE: Final = 60.0
 #: Words of a message that are searched for, the longest first.
 _MOST_WORDS: Final = 5
 _SHORTEST_WORD: Final = 3
@@ -63,7 +64,8 @@ class FleetPattern:
     #: Since `first_seen`.
     ever: Volume
     pin: Pin | None
-    #: Whether it was found by its template: the message has another signature.
+    #: Whether it was found by its template: the message has another signature, which no instance
+    #: has reported, or not lately.
     by_template: bool
 
 
@@ -84,22 +86,28 @@ def ask_fleet(client: LipServiceClient, text: str, signature: str | None) -> Fle
         text: The finished message; where *signature* is given it is not looked at.
         signature: The pattern's, where that is known.
     """
-    answer = client.fetch_pattern(signature or compute_signature(text))
+    own = signature or compute_signature(text)
+    answer = client.fetch_pattern(own)
     row, problem = answer.document, answer.problem
-    by_template = False
     if problem is not None and problem.status == 404:
-        row, problem = (None, None) if signature else _fitting_row(client, text)
-        by_template = row is not None
-    if problem is not None:
-        return FleetAnswer(why_not=_in_words(problem))
+        row, problem = None, None
+    by_template = False
+    if problem is None and signature is None:
+        other, problem = _fitting_row(client, text, own)
+        if other is not None and (row is None or _has_replaced(other, row)):
+            row, by_template = other, True
     if row is None:
-        return FleetAnswer(why_not=_UNKNOWN)
+        return FleetAnswer(why_not=_UNKNOWN if problem is None else _in_words(problem))
     return _with_volumes(client, row, by_template=by_template)
 
 
-def message_of(template: str) -> str:
-    """A message that has this template, with numbers for its variables."""
-    return template.replace(_VARIABLE, "0")
+def _has_replaced(other: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Whether *own* has not come for a while and *other* has, as `explain` in a process looks."""
+    try:
+        idle = _time(other["last_seen"]) - _time(own["last_seen"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False
+    return idle.total_seconds() > _IDLE
 
 
 def _with_volumes(
@@ -156,9 +164,9 @@ def _time(text: object) -> datetime:
 
 
 def _fitting_row(
-    client: LipServiceClient, message: str
+    client: LipServiceClient, message: str, own: str
 ) -> tuple[Mapping[str, Any] | None, Problem | None]:
-    """The pattern whose template the message fits best, if the server knows one."""
+    """The pattern besides *own* whose template the message fits best, if the server knows one."""
     rows: dict[str, Mapping[str, Any]] = {}
     for word in _words(message):
         answer = client.search_patterns(word)
@@ -166,13 +174,14 @@ def _fitting_row(
             return None, answer.problem
         for row in _rows(answer.document):
             rows.setdefault(str(row["signature"]), row)
-    return rows.get(_best_fit(message, rows.values()) or ""), None
+    rows.pop(own, None)
+    return _best_fit(message, rows.values()), None
 
 
 def _words(message: str) -> list[str]:
     """The words to search for; of short ones only, the longest."""
     template = compute_template(message)
-    words = sorted({word for word in template.split(" ") if _VARIABLE not in word}, key=_by_length)
+    words = sorted({word for word in template.split(" ") if VARIABLE not in word}, key=_by_length)
     return [word for word in words if len(word) >= _SHORTEST_WORD][:_MOST_WORDS] or words[:1]
 
 
@@ -184,23 +193,14 @@ def _rows(document: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """The patterns of a list whose template gives their signature: not cut off, and LSIG-1."""
     with contextlib.suppress(TypeError, KeyError):
         for row in document["patterns"]:
-            if compute_signature(message_of(str(row["template"]))) == row["signature"]:
+            if signature_of_key(key_of_template(str(row["template"]))) == row["signature"]:
                 yield row
 
 
-def _best_fit(message: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
-    """The signature of the most literal template that the message fits, as a process finds it."""
-    sampler = AdaptiveSampler(notices=False, max_pattern_cache_size=10_000)
-    names = set()
-    for row in rows:
-        sampler.should_sample(message_of(str(row["template"])), _ANY_SEVERITY)
-        names.add(row["signature"])
-    found = sampler.explain(message, _ANY_SEVERITY).signature
-    sampler.shutdown()
-    return found if found in names else None
-
-
-_ANY_SEVERITY: Final = SEVERITIES[0]
+def _best_fit(message: str, rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Of *rows*, the one with the most literal template that the message fits."""
+    keys = ((row, key_of_template(str(row["template"]))) for row in rows)
+    return next(iter(most_literal(keys, key_of_message(message))), None)
 
 
 # ---------------------------------------------------------------------- in words

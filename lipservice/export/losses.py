@@ -8,6 +8,7 @@ lost in the application's calls, where only its severity is counted (`Tallies`):
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ from lipservice.export.otlp import Item, whose
 
 #: The signature of losses beyond the bound.
 OTHER: Final = "other"
+#: What a sampler stamps: 16 hex digits, or `patterns.OVERFLOW_SIGNATURE`.
+_SIGNATURE: Final = re.compile("[0-9a-f]{16}|overflow")
 #: Losses told apart; the rest is counted under "other", by severity and reason.
 _MOST: Final = 2000
 
@@ -27,8 +30,8 @@ _MOST: Final = 2000
 class Loss(NamedTuple):
     """Whose records were lost and why."""
 
-    #: 16 hex digits; "" where it is not known (a full queue, a record that carried none), "other"
-    #: beyond what is told apart.
+    #: 16 hex digits, or "overflow"; "" where it is not known (a full queue, a record that carried
+    #: none), "other" beyond what is told apart.
     signature: str
     #: Canonical name, or "UNKNOWN".
     severity: str
@@ -120,7 +123,9 @@ def unknown(reason: str, records: int) -> Counter[Loss]:
 
 
 def _loss(reason: str, number: int, signature: str, policy: str | None, rule: str) -> Loss:
-    return Loss(signature, severity_of_number(number), policy, rule, reason)
+    # Anybody may give a record an attribute of this name; metrics tell no value of anybody.
+    known = signature if _SIGNATURE.fullmatch(signature) else ""
+    return Loss(known, severity_of_number(number), policy, rule, reason)
 
 
 def _whose_entry(entry: Entry) -> tuple[int, str, str | None, str]:

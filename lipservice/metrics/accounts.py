@@ -37,6 +37,8 @@ EVICTED: Final = "evicted"
 OTHER: Final = "other"
 #: The label for "no policy".
 NONE: Final = "none"
+#: Characters of a label; as many as a policy's id from a server may have.
+_LONGEST_LABEL: Final = 200
 #: Labels that have ended and whose amounts are remembered, should they come back.
 _MOST_ENDED: Final = 50_000
 
@@ -243,6 +245,10 @@ class Accounts:
         self._policies, self._patterns = map(_Labels, self._most)
         self._last = Snapshot()
 
+    def are_of(self, sampler: AdaptiveSampler | None) -> bool:
+        """Whether these are the accounts of *sampler* (None: of all)."""
+        return sampler is (None if self._only is None else self._only())
+
     def snapshot(self, *, patterns: bool) -> Snapshot:
         """
         All values as of now; the last ones if they cannot be had. Never raises.
@@ -343,7 +349,8 @@ def _by_policy(entries: Iterable[LedgerEntry], service: str) -> dict[_ByPolicy, 
         parts = amounts.setdefault((_SEEN, "", entry.severity, service), {})
         parts[""] = parts.get("", 0) + entry.seen
         # The ledger keeps no policy with what is in doubt, it tells the one in force.
-        policy = NONE if entry.policy is None or entry.rule == "doubt" else entry.policy
+        unknown = entry.policy is None or entry.rule == "doubt"
+        policy = NONE if unknown else _label(entry.policy)
         for outcome in ("kept", "dropped", "released", "shadowed"):
             amount = getattr(entry, outcome)
             if amount:
@@ -396,7 +403,16 @@ def _seen(records: Mapping[tuple[_ByPolicy, str], int]) -> dict[BySeverity, int]
 
 
 def _service_of(sampler: AdaptiveSampler) -> str:
-    return str(getattr(sampler, "service_name", None) or "")
+    return _label(getattr(sampler, "service_name", None) or "")
+
+
+def _label(name: object) -> str:
+    """
+    A name from settings or a policy as a label.
+
+    A lone surrogate in it would make the whole text of a scrape, or of an export, unwritable.
+    """
+    return str(name)[:_LONGEST_LABEL].encode("utf-8", "replace").decode("utf-8")
 
 
 # ---------------------------------------------------------------------- losses

@@ -92,6 +92,8 @@ def instrument(
         known = _instrumented.get(provider)
         if known is None:
             _instrumented[provider] = _Instrumentation(provider, accounts, patterns=patterns)
+        elif known.accounts.are_of(sampler):  # others would tell anew what the ledger has moved
+            known.follow(known.accounts, patterns=patterns)
         else:
             known.follow(accounts, patterns=patterns)
 
@@ -110,6 +112,11 @@ class _Instrumentation:
             meter.create_observable_up_down_counter(
                 _NAMES[name], [self._looks.callback(name)], _UNIT, description
             )
+
+    @property
+    def accounts(self) -> Accounts:
+        """What is told."""
+        return self._looks.accounts
 
     def follow(self, accounts: Accounts, *, patterns: bool) -> None:
         """Tell others from now on."""
@@ -131,6 +138,11 @@ class _Looks:
     def follow(self, accounts: Accounts, *, patterns: bool) -> None:
         """Look at others from now on."""
         self._what = accounts, bool(patterns)
+
+    @property
+    def accounts(self) -> Accounts:
+        """What is looked at."""
+        return self._what[0]
 
     def callback(self, name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         """What an instrument calls; *name* is a field of `Snapshot`."""

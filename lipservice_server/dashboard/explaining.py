@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from lipservice.severity import SEVERITIES
@@ -11,7 +10,8 @@ from lipservice_server.dashboard.boosts import running_of
 from lipservice_server.dashboard.patterns import active_policy
 from lipservice_server.dashboard.sentences import decide, why_rate
 from lipservice_server.db import Row
-from lipservice_server.errors import NotFoundError
+from lipservice_server.errors import ConflictError, NotFoundError
+from lipservice_server.meant import Meant, pattern_meant
 
 if TYPE_CHECKING:
     from flask import Response
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from lipservice.policy import SamplingPolicy
     from lipservice_server.dashboard.pages import Pages, Visit
 
-_SIGNATURE: Final = re.compile(r"[0-9a-f]{16}")
 _DAYS: Final = 7
+_BY_TEMPLATE: Final = (
+    "With its words as they are, no instance reports this message: of the known patterns, this is "
+    "the one that the message fits best."
+)
 
 
 def add_explaining(pages: Pages) -> None:
@@ -37,10 +40,8 @@ def add_explaining(pages: Pages) -> None:
 
 
 def _explain(visit: Visit, asked: str, severity: str) -> dict[str, Any]:
-    if _SIGNATURE.fullmatch(asked):
-        signature, template = asked, ""
-    else:
-        signature, template = compute_signature(asked), compute_template(asked)
+    meant, note = _meant(visit, asked)
+    signature = meant.signature
     policy, details = active_policy(visit)
     boosts = running_of(visit, visit.name)
     try:
@@ -48,14 +49,16 @@ def _explain(visit: Visit, asked: str, severity: str) -> dict[str, Any]:
     except NotFoundError:
         return {
             "signature": signature,
-            "template": template,
+            "template": meant.template,
+            "note": note,
             "row": None,
             "steps": decide(
-                _unknown(signature, template, severity), policy, severity or "INFO", boosts
+                _unknown(signature, meant.template, severity), policy, severity or "INFO", boosts
             ),
         }
     return {
         "signature": signature,
+        "note": note,
         "template": row["template"],
         "row": row,
         "why": why_rate(row, policy, details),
@@ -63,6 +66,16 @@ def _explain(visit: Visit, asked: str, severity: str) -> dict[str, Any]:
         "policy": policy,
         **_lately(visit, row, policy),
     }
+
+
+def _meant(visit: Visit, asked: str) -> tuple[Meant, str]:
+    """The pattern that is asked about, and what there is to say of how it was found."""
+    asked = asked.replace("\x00", " ")  # PostgreSQL takes none
+    try:
+        meant = pattern_meant(visit.store, visit.team_id, visit.name, asked)
+    except (ConflictError, NotFoundError) as error:
+        return Meant(compute_signature(asked), compute_template(asked)), f"{error.message}."
+    return meant, _BY_TEMPLATE if meant.by_template else ""
 
 
 def _lately(visit: Visit, row: Row, policy: SamplingPolicy | None) -> dict[str, Any]:

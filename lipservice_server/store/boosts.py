@@ -169,6 +169,26 @@ class Boosts:
                 self._note(team_id, before, "boost.end", detail, actor, now)
             return self.get(team_id, boost_id)
 
+    def candidates(
+        self, team_id: int, service_name: str, signature: str, template: str
+    ) -> list[Row]:
+        """
+        The pattern of *signature*, and those that a message of *template* may fit.
+
+        Rows have `signature`, `template` and `last_seen`. The templates begin with a variable or as
+        *template* does, and hold a variable: the others cannot fit.
+        """
+        service = self._services.require(team_id, service_name)
+        first = template.split(" ", 1)[0]
+        return self._db.rows(
+            "SELECT signature, template, last_seen FROM pattern WHERE service_id = ?"
+            " AND (signature = ? OR template LIKE '<*>%' OR"
+            " (template LIKE ? ESCAPE '\\' AND template LIKE '%<*>%')) ORDER BY signature",
+            service["id"],
+            signature,
+            f"{_escape(first)} %",
+        )
+
     def prune(self, *, before: float) -> int:
         """Forget boosts that ended before *before*; how many."""
         with self._db.transaction():
@@ -190,6 +210,10 @@ class Boosts:
         audit.record(
             self._db, team_id, actor=actor, action=action, target=target, detail=detail, now=now
         )
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def _detail(row: Row) -> Row:

@@ -361,6 +361,32 @@ def end_forms_on(page):
     return [dict(re.findall(r'name="(\w+)" value="([^"]*)"', form)) for form in forms]
 
 
+def test_a_message_whose_values_are_words_is_explained_by_the_pattern_that_it_fits(two_teams, app):
+    login = {"template": "user <*> logged in", "signature": compute_signature("user 0 logged in")}
+    two = [
+        {"template": each, "signature": compute_signature(each.replace("<*>", "0"))}
+        for each in ("copy <*> sent", "<*> file sent")
+    ]
+    body = a_report(0) | {"patterns": [a_pattern(0, **fields) for fields in (login, *two)]}
+    post = app.test_client().post
+    for team, patterns in (("a", body), ("b", a_report(1))):
+        headers = {"Authorization": f"Bearer {key_in(two_teams, team)}"}
+        assert post("/api/v1/patterns/report", json=patterns, headers=headers).status_code == 200
+    person, stranger = Person(app), Person(app)
+    person.sign_in(key_in(two_teams, "a"))
+    stranger.sign_in(key_in(two_teams, "b"))
+
+    told = person.get("explain?service=shop&q=user+bob+logged+in").text
+    assert f"<code>{login['signature']}</code>" in told
+    assert "the message fits best" in told
+    told = person.get("explain?service=shop&q=copy+file+sent").text
+    assert all(fields["signature"] in told for fields in two)
+    assert f"<code>{compute_signature('copy file sent')}</code>" in told
+    told = stranger.get("explain?service=shop&q=user+bob+logged+in").text
+    assert login["signature"] not in told
+    assert person.get("explain?service=shop&q=%00%3C*%3E%00+%ff").status_code == 200
+
+
 def test_boosts_are_begun_shown_and_ended_on_their_pages(two_teams, app, clock):
     person = Person(app)
     key = key_in(two_teams, "a")

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import pytest
 
+from lipservice.sampler import AdaptiveSampler
 from lipservice.signature import compute_signature
 from lipservice_server import jobs
 from lipservice_server.app import create_app, runtime_of
@@ -286,6 +287,112 @@ def test_a_pattern_is_named_by_its_signature_a_message_or_a_reported_template(ad
     assert (several.status_code, "signature" in several.json["error"]["message"]) == (409, True)
     audit = json.dumps(admin.get("/api/v1/audit?action=boost.").json)
     assert "ada@example.org" not in audit, "no value of a variable is stored"
+
+
+LOGIN = "user <*> logged in"
+NOON = "2026-01-01T12:00:00Z"
+
+
+def reported(admin, *templates, service_name="shop", **fields):
+    """Patterns that an instance has reported, as it computes them."""
+    patterns = [
+        a_pattern(0, signature=signature_of(template), template=template, **fields)
+        for template in templates
+    ]
+    body = a_report(0, service_name=service_name) | {"patterns": patterns}
+    assert admin.post("/api/v1/patterns/report", json=body).status_code == 200
+
+
+def signature_of(template):
+    return compute_signature(template.replace("<*>", "0"))
+
+
+@pytest.mark.parametrize(
+    ("message", "template"),
+    [
+        ("user bob logged in", LOGIN),
+        ("user bob van dyk logged in", LOGIN),
+        ("user 17 logged in", LOGIN),
+        ("user bob logged in.", "user bob logged in."),
+        ("user logged in", "user logged in"),
+        ("bob waits", "<*> waits"),
+        ("a%_ bob", "a%_ <*>"),
+        ("héllo bob", "héllo <*>"),
+        ("took: long time", "took: <*> time"),
+    ],
+)
+def test_a_message_whose_values_are_words_names_the_known_pattern_that_it_fits(
+    admin, message, template
+):
+    reported(admin, LOGIN, "user <*> <*> in", "<*> waits", "a%_ <*>", "abc <*>", "héllo <*>",
+             "took: <*> time", "USER bob <*> in", "user bob <*> out")  # fmt: skip
+    boost = begin(admin, pattern=message)
+    known = "<*>" in template
+    assert boost["signature"] == signature_of(template)
+    assert boost["template"] == (template if known else None)
+    assert [line["signature"] for line in served(admin)[0]] == [signature_of(template)]
+
+
+def test_a_message_names_what_the_same_message_names_in_a_process(admin):
+    templates = ["user <*> logged in", "user <*> <*> in", "<*> bob logged in", "user bob <*>",
+                 "user <*>", "job <*> of <*> done in <*>", "job <*> done in <*>"]  # fmt: skip
+    reported(admin, *templates)
+    process = AdaptiveSampler(notices=False)
+    for template in templates:
+        process.should_sample(template.replace("<*>", "0"), "INFO")
+    for message in ("user eve logged in", "user eve van dyk logged in", "user bob", "user eve x",
+                    "job import of shop done in time", "job a done in b"):  # fmt: skip
+        found = admin.post(BOOSTS, json={"pattern": message}).json
+        assert found["signature"] == process.explain(message).signature, message
+    process.shutdown()
+
+
+def test_a_message_that_fits_two_equally_is_asked_about(admin):
+    fits = ["copy <*> sent", "<*> file sent"]
+    reported(admin, *fits, "<*> sent")
+    answer = admin.post(BOOSTS, json={"pattern": "copy file sent"})
+    assert (answer.status_code, served(admin)[0]) == (409, [])
+    told = answer.json["error"]["message"]
+    assert all(f"{signature_of(template)} ({template})" in told for template in fits)
+    assert "(<*> sent)" not in told
+    assert begin(admin, pattern=signature_of(fits[0]))["template"] == fits[0]
+
+
+@pytest.mark.parametrize(("minutes", "template"), [(0, "user bob logged in"), (5, LOGIN)])
+def test_a_message_from_before_its_call_site_was_known_names_the_pattern_of_today(
+    admin, minutes, template
+):
+    reported(admin, "user bob logged in", first_seen=NOON, last_seen=NOON)
+    reported(admin, LOGIN, first_seen=NOON, last_seen=f"2026-01-01T12:{minutes:02d}:01Z")
+    assert begin(admin, pattern="user bob logged in")["template"] == template
+
+
+def test_a_message_never_names_a_pattern_of_another_service_or_team(admin, caller):
+    stranger = caller("b")
+    reported(stranger, LOGIN)
+    reported(admin, LOGIN, service_name="other")
+    reported(admin, "started")
+    own = compute_signature("user bob logged in")
+    boost = begin(admin, pattern="user bob logged in")
+    assert (boost["signature"], boost["template"]) == (own, None)
+    missing = admin.post("/api/v1/boosts?service_name=none", json={"pattern": "user bob logged in"})
+    assert missing.status_code == 404
+
+
+def test_a_template_that_was_cut_off_fits_no_message(admin):
+    fields = {"signature": "00000000000000aa", "template": "user <*> logged in"}
+    body = a_report(0) | {"patterns": [a_pattern(0, **fields)]}
+    admin.post("/api/v1/patterns/report", json=body)
+    assert begin(admin, pattern="user bob logged in")["template"] is None
+
+
+def test_no_word_of_the_message_is_stored_or_served(admin, runtime):
+    reported(admin, LOGIN)
+    begin(admin, pattern="user bob logged in")
+    begin(admin, pattern="bob vanished", reason="INC-1")
+    for table in ("boost", "audit", "pattern"):
+        assert "bob" not in json.dumps(runtime.store.db.rows(f"SELECT * FROM {table}"), default=str)
+    assert b"bob" not in admin.get(ACTIVE).data
 
 
 def add(runtime, team_id, now):

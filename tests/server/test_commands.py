@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from lipservice.exceptions import ConfigurationError
 from lipservice.signature import compute_signature
 from lipservice_server.cli import main
 from lipservice_server.config import Settings, load_settings, table
+from lipservice_server.intake import take_in
 from lipservice_server.logs import _OneLine
 from lipservice_server.runtime import make_runtime
-from tests.server.harness import a_report, free_port, wait_for
+from tests.server.harness import a_pattern, a_report, free_port, wait_for
 
 
 @pytest.fixture
@@ -92,6 +94,40 @@ def test_boosts_are_added_listed_and_ended(run, tmp_path, database_url):
     ):
         status, _, err = run("boosts", *wrong)
         assert (status, said in err, err.count("\n")) == (1, True, 1), wrong
+
+
+def test_a_boost_by_a_message_says_which_pattern_it_is(run, tmp_path, database_url):
+    run("teams", "create", "default")
+    runtime = make_runtime(Settings(data_dir=str(tmp_path / "data"), database_url=database_url))
+    team_id = runtime.store.teams.named("default")["id"]
+    now = runtime.clock()
+    templates = ["user <*> logged in", "job a\u202e\x9b31m <*>", "a <*> c", "<*> b c", "long " + "x" * 90 + " <*>"]  # fmt: skip
+    noon = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+    patterns = [
+        a_pattern(0, signature=compute_signature(each.replace("<*>", "0")), template=each,
+                  first_seen=noon, last_seen=noon)
+        for each in templates
+    ]  # fmt: skip
+    intake = take_in(patterns, now=now)
+    runtime.store.reports.accept(
+        team_id, "shop", intake, report_id=None, digest="", sender=None, now=now, wait=5.0
+    )
+    runtime.store.db.close()
+
+    def add(message):
+        return run("boosts", "add", "shop", "--pattern", message)
+
+    assert (
+        f"pattern {patterns[0]['signature']} (user <*> logged in) is"
+        in add("user bob logged in")[1]
+    )
+    assert not {"\u202e", "\x9b"} & set(add("job a\u202e\x9b31m b")[1])
+    assert f"(long {'x' * 75}...)" in add("long " + "x" * 90 + " b")[1]
+    assert "(user <*> logged in)  by" in run("boosts", "list")[1]
+    status, _, err = add("a b c")
+    assert (status, err.count("\n"), "give a signature" in err) == (1, 1, True)
+    assert "(a <*> c)" in err
+    assert "(<*> b c)" in err
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from lipservice.signature import compute_signature
 from tests.server.harness import a_report, start_server
 
 LOGIN = "user <*> logged in"
+OLD = "user bob logged in"
 CUT_OFF = "a template that was cut off in the mid"
 HOSTILE = "cart \u202e\x1b[31m <*>\nin a second line"
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
@@ -82,6 +83,7 @@ class Shop:
 
 _PATTERNS = [
     a_pattern(LOGIN, 1500, 30, "DEBUG"),
+    a_pattern(OLD, 1, 1, "DEBUG", last_seen=(NOW - timedelta(minutes=2)).isoformat()),
     a_pattern("user <*> <*> in", 9000, 9, "DEBUG"),
     a_pattern("session of user <*> ended", 40, 4),
     a_pattern("payment <*> failed", 3, 3, "ERROR"),
@@ -157,6 +159,17 @@ def test_words_as_a_value_lead_to_the_most_literal_template_that_fits(explain, m
     assert compute_signature(message) != told["signature"] == signature_of(LOGIN)
     assert (told["rate"], told["fleet"]["by_template"]) == (0.25, True)
     assert "of those that it fits" in explain(message).splitlines()[0]
+
+
+def test_a_message_from_before_its_call_site_was_known_is_explained_by_the_pattern_of_today(
+    explain,
+):
+    told = json.loads(explain(OLD, "--json"))
+
+    assert (told["signature"], told["fleet"]["by_template"]) == (signature_of(LOGIN), True)
+    assert "reports this message's own pattern now" in explain(OLD).splitlines()[0]
+    own = json.loads(explain(signature_of(OLD), "--json"))
+    assert (own["template"], own["fleet"]["by_template"]) == (OLD, False)
 
 
 @pytest.mark.parametrize("message", ["users eve logged in", "17 29", "", "\udcff", "%_\\", "%"])
@@ -238,7 +251,7 @@ def test_the_client_reads_patterns_and_says_what_is_wrong(shop):
     client = LipServiceClient(shop.server.url, shop.key)
 
     assert client.fetch_pattern(signature_of(LOGIN)).document["count"] == 3000
-    assert client.search_patterns("LOGGED", limit=1).document["total"] == 1
+    assert client.search_patterns("SESSION", limit=1).document["total"] == 1
     volume = client.fetch_volume(signature_of(LOGIN), step="day", periods=3).document
     assert (len(volume["points"]), sum(each["count"] for each in volume["points"])) == (3, 3000)
     assert client.fetch_pattern("absent/../x").problem.status in {404, 422}
