@@ -135,7 +135,7 @@ class Database:
         self._local.depth = depth + 1
         try:
             if depth == 0:
-                self._db.connect(reuse_if_open=True)
+                self._connect()
             yield
         except (*_AWAY, MaxConnectionsExceeded, peewee.DatabaseError) as error:
             raise self._away(error) from error
@@ -150,6 +150,20 @@ class Database:
             self._db.close()
         if isinstance(self._db, PooledPostgresqlDatabase):
             self._db.close_idle()
+
+    def _connect(self) -> None:
+        until = time.monotonic() + self.timeout
+        while True:
+            try:
+                self._db.connect(reuse_if_open=True)
+                return
+            except peewee.OperationalError as error:  # noqa: PERF203  the point of the loop
+                # To make a new file a WAL one takes a lock that SQLite's busy handler does not
+                # wait for: of several workers that start on it, all but one are sent away.
+                if not _is_locked(error) or time.monotonic() > until:
+                    raise
+                self._discard()
+                time.sleep(0.01)
 
     def _run(self, sql: str, params: Sequence[object]) -> Any:
         text = sql if self.dialect == "sqlite" or not params else _percent(sql)
@@ -218,6 +232,10 @@ class Database:
 
 def _is_missing_table(error: Exception) -> bool:
     return "does not exist" in str(error) or "no such table" in str(error)
+
+
+def _is_locked(error: Exception) -> bool:
+    return "database is locked" in str(error)
 
 
 @lru_cache(maxsize=512)

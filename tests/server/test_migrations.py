@@ -94,6 +94,31 @@ def test_two_workers_at_once_make_each_step_once(database_url):
     )
 
 
+def test_workers_that_start_on_a_new_sqlite_file_all_get_to_it(tmp_path):
+    """Making it a WAL file takes a lock that SQLite's busy handler does not wait for."""
+    failures = []
+    start = threading.Barrier(6)
+
+    def run(url):
+        db = Database(url)
+        start.wait()
+        try:
+            db.rows("SELECT 1")
+        except Exception as error:
+            failures.append(error)
+        finally:
+            db.close()
+
+    for number in range(20):
+        url = f"sqlite:///{tmp_path}/{number}.db"
+        threads = [threading.Thread(target=run, args=(url,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
 def test_an_interrupted_step_leaves_nothing_and_runs_again(db, monkeypatch):
     from lipservice_server.migrations import m0001_first
 
