@@ -120,6 +120,21 @@ def test_a_good_request_leaves_nothing_behind(kind):
 
 
 @pytest.mark.parametrize("kind", FORMS)
+def test_where_a_request_holds_nothing_what_it_drops_is_counted(kind):
+    logger, stream = attach(kind, make_sampler(0.0))
+    before = recorder_totals()
+
+    with lipservice.request(limits=lipservice.RecorderLimits(max_records=0)):
+        logger.info("one")
+        logger.info("two")
+        logger.error("failed")
+
+    after = recorder_totals()
+    assert [line for line in stream.getvalue().splitlines() if "failed" not in line] == []
+    assert (after.evicted, after.held) == (before.evicted + 2, before.held)
+
+
+@pytest.mark.parametrize("kind", FORMS)
 def test_an_exception_that_leaves_the_request_releases_what_is_held(kind):
     logger, stream = attach(kind, make_sampler(0.0))
 

@@ -92,6 +92,9 @@ class SamplingLogRecordProcessor(LogRecordProcessor):
         self._pass_on(log_record)
 
     def _hold(self, log_record: Any, dropped: Dropped) -> None:
+        if not dropped.scope.holds:
+            dropped.scope.refuse()
+            return
         record = log_record.log_record
         try:
             body, size = frozen(record.body)

@@ -111,6 +111,9 @@ def _decide_watched(
             outcome.scope.pass_on(outcome.row)
             return True
         whole["lipservice_weight"] = 0.0
+        if not outcome.scope.holds:
+            outcome.scope.refuse()
+            return False
         whole[_HELD] = held = _Held(outcome)
         if message is not None and write is not None:
             held.add(message, write)

@@ -317,7 +317,9 @@ def _decide_and_hold(
     kw = {**kw, **stamps_of(outcome, scope)}
     if type(outcome) is Dropped and not outcome.scope.failed:
         name = severity if isinstance(severity, str) else _METHODS.get(severity)
-        if name is not None:  # a level of the application's own has no method to write it with
+        if not outcome.scope.holds:
+            outcome.scope.refuse()
+        elif name is not None:  # a level of the application's own has no method to write it with
             _hold(logger, name, event, args, kw, outcome)
         return None
     _follow_up(sampler, scope, outcome, {"event": event, **kw})
