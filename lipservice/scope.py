@@ -170,7 +170,7 @@ class RequestScope:
 
     __slots__ = (
         "__weakref__", "_chances", "_clock", "_drawn", "_limits", "_number", "_pid", "closed",
-        "failed", "holds", "name", "ring",
+        "failed", "name", "ring",
     )  # fmt: skip
 
     def __init__(
@@ -185,8 +185,6 @@ class RequestScope:
         self._pid = _recorders.pid
         #: Whether everything is kept from now on.
         self.failed = False
-        #: Whether its limits let it hold anything.
-        self.holds = limits.max_records > 0 and limits.max_bytes > 0
         #: Whether it has ended.
         self.closed = False
         #: What it holds; None until it has held something.
@@ -253,6 +251,11 @@ class RequestScope:
         return chance
 
     # ------------------------------------------------------------------ the flight recorder
+
+    @property
+    def holds(self) -> bool:
+        """Whether its limits let it hold anything."""
+        return self._limits.max_records > 0 and self._limits.max_bytes > 0
 
     def hold(self, release: Release, size: int, row: Row | None = None) -> None:
         """
@@ -489,7 +492,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         self._name = name
         self._root = root
         self._randomness = None if trace_id is None else _randomness_of(trace_id)
-        self._limits = checked(limits)
+        self._limits = _DEFAULT_LIMITS if limits is None else checked(limits)
         self._token: Token[RequestScope | None] | None = None
         #: The request, once it has begun.
         self.scope: RequestScope | None = None
@@ -513,7 +516,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         traceback: TracebackType | None,
     ) -> Literal[False]:
         scope = self.scope
-        if scope is not None and _is_failure(error):
+        if error is not None and scope is not None and _is_failure(error):
             scope.keep()
         if scope is not None and self._token is not None:
             self._leave(scope, self._token)
@@ -540,7 +543,7 @@ class request:  # noqa: N801 - used as a function: `with lipservice.request():`
         scope.close()
 
 
-def _is_failure(error: BaseException | None) -> bool:
+def _is_failure(error: BaseException) -> bool:
     """What else is not an `Exception` stops a unit of work: cancelling it, closing a generator."""
     if isinstance(error, SystemExit):
         return not (error.code is None or (isinstance(error.code, int) and error.code == 0))
