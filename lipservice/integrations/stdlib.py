@@ -120,7 +120,7 @@ def decide(
     ) = decision
     if unmeasured is not None:
         _measure(sampler, decision, record)
-    if scope is not None:
+    if scope is not None and (decision.rule == "request" or record.levelno >= logging.ERROR):
         _follow_up(scope, record, decision)
     return True
 
@@ -129,8 +129,8 @@ def _follow_up(scope: RequestScope, record: logging.LogRecord, decision: Decisio
     """What a record that is kept does to its request, and the request to it."""
     if decision.rule == "request":
         vars(record).update(traced(decision, scope))
-    elif record.levelno >= logging.ERROR:
-        scope.keep()  # what led to the error goes before it
+    else:  # an error
+        scope.keep()  # what led to it goes before it
 
 
 def _is_passed_on(
@@ -217,9 +217,8 @@ def _write(
 def _said(record: logging.LogRecord) -> tuple[dict[str, Any], int]:
     """The attributes of *record*, with what may change copied or formatted; and their bytes."""
     said = vars(record).copy()
-    if type(record.msg) is str and _cannot_change(record.args):
-        size = _bytes_of(record.msg, record.args)
-    else:
+    size = _bytes_of(record.msg, record.args)
+    if size is None:
         size = _HELD_BYTES + _say_now(record, said)
     if record.exc_info or record.exc_text or record.stack_info:
         size += _say_trace(record, said)
@@ -230,18 +229,21 @@ def _said(record: logging.LogRecord) -> tuple[dict[str, Any], int]:
     return said, size
 
 
-def _bytes_of(message: str, arguments: Any) -> int:
-    """What a record takes whose message and arguments cannot change."""
+def _bytes_of(message: object, arguments: Any) -> int | None:
+    """What a record takes that says *message* with *arguments*; None: what it says may change."""
+    if type(message) is not str:
+        return None
     size = _HELD_BYTES + len(message)
-    for argument in arguments or ():
-        if type(argument) is str or type(argument) is bytes:
-            size += len(argument)
+    if arguments:
+        if type(arguments) is not tuple:
+            return None
+        for argument in arguments:
+            kind = type(argument)
+            if kind is str or kind is bytes:
+                size += len(argument)
+            elif kind not in _SCALARS:
+                return None
     return size
-
-
-def _cannot_change(arguments: Any) -> bool:
-    """Whether nothing can change what they say."""
-    return not arguments or (type(arguments) is tuple and _SCALARS.issuperset(map(type, arguments)))
 
 
 def _say_now(record: logging.LogRecord, said: dict[str, Any]) -> int:
@@ -590,11 +592,15 @@ class SamplingLogger(logging.Logger):
                 decision.scope.refuse()
                 return
             place = self._place(stacklevel, stack_info)
-            if exc_info or extra or stack_info or not self._makes_it_later(msg, args):
+            size = _bytes_of(msg, args)
+            if size is None or exc_info or extra or stack_info or not self._makes_usual_records():
                 record = make_record(self, level, msg, args, exc_info, extra, place)
                 _hold(record, decision, self.handle)
-            else:
-                self._hold_call(level, msg, args, place, decision)
+                return
+            # A record that is made at its release is the same as one that is made now.
+            moment = (time.time_ns(), get_ident(), threading.current_thread().name, _task_name())
+            write = functools.partial(_write_call, self, level, msg, args, place, moment, decision)
+            decision.scope.hold(write, size, decision.row)
             return
         place = self._place(stacklevel, stack_info)
         record = make_record(self, level, msg, args, exc_info, extra, place)
@@ -612,7 +618,7 @@ class SamplingLogger(logging.Logger):
         ) = decision
         if unmeasured is not None:
             _measure(sampler, decision, record)
-        if scope is not None:
+        if scope is not None and (decision.rule == "request" or level >= logging.ERROR):
             _follow_up(scope, record, decision)
         self.handle(record)
 
@@ -623,20 +629,11 @@ class SamplingLogger(logging.Logger):
                 return self.findCaller(stack_info, stacklevel + _FRAMES)
         return ("(unknown file)", 0, "(unknown function)", None)
 
-    def _makes_it_later(self, msg: object, args: Any) -> bool:
-        """Whether a record made at its release would be the same as one made now."""
+    def _makes_usual_records(self) -> bool:
         return (
-            type(msg) is str
-            and _cannot_change(args)
-            and logging.getLogRecordFactory() is logging.LogRecord
+            logging.getLogRecordFactory() is logging.LogRecord
             and type(self).makeRecord is logging.Logger.makeRecord
         )
-
-    def _hold_call(self, level: int, msg: str, args: Any, place: Place, dropped: Dropped) -> None:
-        """Have the request hold a call: its record is only made if it is released."""
-        moment = (time.time_ns(), get_ident(), threading.current_thread().name, _task_name())
-        write = functools.partial(_write_call, self, level, msg, args, place, moment, dropped)
-        dropped.scope.hold(write, _bytes_of(msg, args), dropped.row)
 
 
 #: Of a call: nanoseconds since the epoch, the thread's number and name, the task's name.
