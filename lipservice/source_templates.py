@@ -416,6 +416,7 @@ def templates_at(
     any_call = False
     for arguments in list(scanner.calls()):
         any_call = True
+        is_filled_in = False  # by the arguments that are left
         for position, argument in enumerate(arguments):
             if argument.end - argument.start > _LONGEST_ARGUMENT:
                 continue
@@ -424,8 +425,11 @@ def templates_at(
             if argument.has_string or (source.isidentifier() and position <= 1):
                 behind = [text[each.start : each.end] for each in arguments[position + 1 :]]
                 uses = _uses(behind, braces=braces, percent=percent)
-                for each in _templates_of(source, uses, lines, line):
-                    found.setdefault(each.format, each)
+                templates = _templates_of(source, uses, lines, line)
+                for each in templates:
+                    if each.varies or not is_filled_in:
+                        found.setdefault(each.format, each)
+                is_filled_in |= Use.BRACES in uses and any(each.varies for each in templates)
     return list(found.values()) if any_call else None
 
 

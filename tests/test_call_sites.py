@@ -826,6 +826,23 @@ def run_in(call):
     return records
 
 
+@pytest.mark.parametrize(
+    ("source", "formats"),
+    [
+        ('logger.info("user {} did {}", "bob", n)', ["user %s did %s"]),
+        ('logger.log("LOUD", "user {}", "bob")', ["LOUD", "user %s"]),
+        ('logger.info("no braces", "bob")', ["no braces", "bob"]),
+        ('logger.info("user {}", f"{name} the {title}")', ["user %s", "%s the %s"]),
+        ('logger.info("user {}", "bob"); logger.info("eve")', ["user %s", "eve"]),
+    ],
+)
+def test_a_constant_that_fills_in_a_format_in_braces_is_no_message(source, formats):
+    """It would have each message of the line compared with all of its templates."""
+    found = templates_at([source], 1, braces=True)
+
+    assert [each.format for each in found] == formats
+
+
 # --- bounds, threads, forks -------------------------------------------------------------------
 
 
