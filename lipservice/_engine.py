@@ -47,6 +47,7 @@ from lipservice._throttle import MinuteWindow
 from lipservice.call_sites import has_waiting
 from lipservice.decision import Decision, Dropped, Explanation, LedgerEntry, Totals
 from lipservice.exceptions import ConfigurationError
+from lipservice.fitting import REPLACED_AFTER
 from lipservice.patterns import (
     EARLIER,
     KEEP_ALL,
@@ -102,8 +103,6 @@ _LEAST_RATE: Final = 1e-12
 #: Share of the pattern table at which idle patterns have to go, and the share they go down to.
 _CROWDED: Final = 0.9
 _RELIEVED: Final = 0.8
-#: Seconds without a record after which a pattern may have been replaced by another one.
-_IDLE: Final = 60.0
 #: Seconds that a boost may last.
 _LONGEST_BOOST: Final = 24 * 3600.0
 #: Boosts of the process itself at one time.
@@ -970,7 +969,7 @@ class DecisionEngine:
         newest = max(own, key=lambda cell: cell.last_seen, default=None)
         if newest is None or other is None:
             return newest or other
-        return other if other.last_seen > newest.last_seen + _IDLE else newest
+        return other if other.last_seen > newest.last_seen + REPLACED_AFTER else newest
 
     def boosts(self) -> tuple[Boost, ...]:
         """What is at full fidelity now, by `boost` and by the policy server."""

@@ -14,6 +14,9 @@ from typing import Final, TypeVar
 from lipservice.signature import fold, key_of_folded
 
 VARIABLE: Final = "<*>"
+#: Seconds without a record after which a pattern may have been replaced by another one that its
+#: messages fit: it stems from the time before its call site was looked at.
+REPLACED_AFTER: Final = 60.0
 
 _Candidate = TypeVar("_Candidate")
 _HOLE: Final = b"\x00"

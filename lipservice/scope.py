@@ -169,7 +169,7 @@ class RequestScope:
     """
 
     __slots__ = (
-        "__weakref__", "_chances", "_clock", "_drawn", "_limits", "_number", "_pid", "closed",
+        "_chances", "_clock", "_drawn", "_limits", "_number", "_pid", "closed",
         "failed", "name", "ring",
     )  # fmt: skip
 

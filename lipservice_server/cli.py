@@ -306,10 +306,7 @@ def _boosts_add(settings: Settings, given: argparse.Namespace) -> int:
     print(f"boost {row['id']}: everything of {_of_what(row)} is kept until {until}")
     print("Each instance keeps to it from its next poll on (every 300 s unless set otherwise).")
     if row["signature"] is not None and row["template"] is None:
-        print(
-            "No instance has reported this pattern yet. Should a word of the message vary,"
-            " `lipservice explain` finds the signature to name."
-        )
+        print("No instance has reported this pattern yet.")
     return 0
 
 

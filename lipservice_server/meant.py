@@ -12,16 +12,19 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from lipservice.fitting import VARIABLE, key_of_message, key_of_template, most_literal
+from lipservice.fitting import (
+    REPLACED_AFTER,
+    VARIABLE,
+    key_of_message,
+    key_of_template,
+    most_literal,
+)
 from lipservice.signature import signature_of_key, template_of_key
 from lipservice_server.db import Row
 from lipservice_server.errors import ConflictError
 from lipservice_server.store import Store
 
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{16}")
-#: Seconds without a record after which a pattern may have been replaced by another one: it stems
-#: from the time before its call site was looked at. As in `lipservice._engine`.
-_IDLE: Final = 60
 #: Of patterns that a message fits equally well, so many are named.
 _MOST_NAMED: Final = 5
 _LONGEST_NAMED: Final = 80
@@ -58,7 +61,7 @@ def pattern_meant(store: Store, team_id: int, service_name: str, text: str) -> M
     own = next((row for row in rows if row["signature"] == signature), None)
     fitting = _fitting(rows, signature, key)
     if own is not None:
-        fitting = [row for row in fitting if row["last_seen"] > own["last_seen"] + _IDLE]
+        fitting = [row for row in fitting if row["last_seen"] > own["last_seen"] + REPLACED_AFTER]
     if len(fitting) > 1:
         raise ConflictError(
             f"the message fits several patterns, give a signature: {_list(fitting)}"

@@ -18,11 +18,15 @@ from typing import Any, Final, NamedTuple
 
 from lipservice._answers import Problem
 from lipservice.client import LipServiceClient
-from lipservice.fitting import VARIABLE, key_of_message, key_of_template, most_literal
+from lipservice.fitting import (
+    REPLACED_AFTER,
+    VARIABLE,
+    key_of_message,
+    key_of_template,
+    most_literal,
+)
 from lipservice.signature import compute_signature, compute_template, signature_of_key
 
-#: Seconds without a record after which a pattern may have been replaced, as in the engine.
-_IDLE: Final = 60.0
 #: Words of a message that are searched for, the longest first.
 _MOST_WORDS: Final = 5
 _SHORTEST_WORD: Final = 3
@@ -107,7 +111,7 @@ def _has_replaced(other: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
         idle = _time(other["last_seen"]) - _time(own["last_seen"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return False
-    return idle.total_seconds() > _IDLE
+    return idle.total_seconds() > REPLACED_AFTER
 
 
 def _with_volumes(

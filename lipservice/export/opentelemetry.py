@@ -19,7 +19,7 @@ from lipservice.export.capture import text_of
 from lipservice.export.handler import is_own_logger
 from lipservice.export.otlp import POLICY, RATE, RULE, SIGNATURE, WEIGHT
 from lipservice.integrations._deciding import decide_watched, stamps_of
-from lipservice.integrations.stdlib import frozen
+from lipservice.integrations._frozen import frozen
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, current_scope
 

@@ -23,7 +23,8 @@ from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
 from lipservice.integrations._deciding import Deciding, decide_watched, stamps_of
-from lipservice.integrations.stdlib import OWN_LOGGERS, frozen
+from lipservice.integrations._frozen import frozen
+from lipservice.integrations.stdlib import OWN_LOGGERS
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, RequestScope, current_scope
 

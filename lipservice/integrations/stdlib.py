@@ -15,7 +15,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
 from types import FrameType, TracebackType
@@ -33,6 +32,7 @@ from lipservice.integrations._deciding import (
     stamps_of,
     traced,
 )
+from lipservice.integrations._frozen import frozen
 from lipservice.sampler import AdaptiveSampler
 from lipservice.scope import WATCHED, RequestScope, current_scope
 
@@ -46,10 +46,8 @@ _SCALARS: Final = frozenset({str, int, float, bytes, bool, type(None)})
 # Attributes of a record without extras, and the weight that is set on it.
 _RECORD: Final = frozenset({*vars(logging.makeLogRecord({})), "lipservice_weight"})
 _USUAL_ATTRIBUTES: Final = len(_RECORD)
-_SEQUENCES: Final = frozenset({list, tuple, set})
-# What a held record takes beside its message and what it brings along, and an object, about.
+# What a held record takes beside its message and what it brings along, about.
 _HELD_BYTES: Final = 600
-_PLACE_BYTES: Final = 50
 _formatter: Final = logging.Formatter()
 # Frames of this file that findCaller would count: from 3.11 on it tells logging's own apart.
 _FRAMES = 2 if sys.version_info >= (3, 11) else 1
@@ -270,48 +268,6 @@ def current_exception() -> tuple[Any, Any, Any] | bool:
     """What `exc_info=True` means now, for structlog; still True if there is none."""
     current = sys.exc_info()
     return True if current[0] is None else current
-
-
-def frozen(value: Any) -> tuple[Any, int]:
-    """
-    A copy of a container of the application's, down to what is none, and about its bytes.
-
-    An object of any other class is in the copy itself.
-    """
-    kind = type(value)
-    if kind is str or kind is bytes:
-        return value, len(value)
-    if kind is bytearray:
-        return kind(value), len(value)
-    if isinstance(value, dict):
-        return _frozen_mapping(value)
-    if kind in _SEQUENCES:
-        items = [frozen(each) for each in value]
-        copied = kind(each for each, _ in items)
-        return copied, _PLACE_BYTES + sum(size for _, size in items)
-    if isinstance(value, (list, deque)):
-        return _frozen_sequence(value)
-    if isinstance(value, set):
-        return copy.copy(value), _PLACE_BYTES * (1 + len(value))
-    return value, _PLACE_BYTES
-
-
-def _frozen_sequence(value: Any) -> tuple[Any, int]:
-    copied = copy.copy(value)
-    size = _PLACE_BYTES
-    for place, each in enumerate(value):
-        copied[place], added = frozen(each)
-        size += added
-    return copied, size
-
-
-def _frozen_mapping(value: dict[Any, Any]) -> tuple[dict[Any, Any], int]:
-    copied = {} if type(value) is dict else copy.copy(value)  # it may have a default, say
-    size = _PLACE_BYTES
-    for key, each in value.items():
-        copied[key], added = frozen(each)
-        size += added + _PLACE_BYTES
-    return copied, size
 
 
 def _measure(sampler: AdaptiveSampler, decision: Decision, record: logging.LogRecord) -> None:

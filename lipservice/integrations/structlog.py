@@ -23,11 +23,11 @@ from lipservice.call_sites import CallSite, site_at
 from lipservice.decision import Decision, Dropped
 from lipservice.exceptions import ConfigurationError, MissingExtraError
 from lipservice.integrations._deciding import Deciding, decide_watched, stamps_of
+from lipservice.integrations._frozen import frozen
 from lipservice.integrations.stdlib import (
     OWN_LOGGERS,
     Place,
     current_exception,
-    frozen,
     make_record,
 )
 from lipservice.sampler import AdaptiveSampler
